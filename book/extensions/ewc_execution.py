@@ -1,0 +1,112 @@
+"""Decide when a page is executed again, on which data, and say on the terminal what is going on.
+
+Why: jupyter-cache knows a page by the source of its cells alone. Change `code/ewc`, the locked packages, the data or
+the device, and pages would keep their old numbers. So each such state gets a cache folder of its own. The data are
+looked for once, here, and every kernel is told what was found: no two pages of a build can disagree.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import time
+import zlib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ConfigError
+
+KEPT = 5   # cache folders of other states: with data, without, and a few to go back to
+NO_DATA = """\
+Data: MNIST and Fashion-MNIST were neither found nor could they be downloaded. The book is built with embedded
+      stand-ins, and each page concerned says so. For the real ones: build with a network, or name the folder that
+      holds torchvision's folders MNIST and FashionMNIST:  EWC_DATA=/path/to/folder make book"""
+
+
+def say(text, end="\n"):
+    """Tell the person who waits. Standard error, because the Makefile keeps standard output in a log."""
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def prepare(app: Sphinx, config: Config):
+    import torch
+    from ewc.tasks import find_data
+
+    asked_for_stand_ins = os.environ.get("EWC_DATA") == "embedded"
+    try:
+        folder = find_data()
+    except (OSError, ValueError) as problem:       # a folder without the data, a file that was cut off or altered
+        raise ConfigError(str(problem)) from None
+    if folder:
+        say(f"Data: MNIST and Fashion-MNIST in {folder}")
+    else:
+        say("Data: embedded stand-ins, as EWC_DATA=embedded asks" if asked_for_stand_ins else NO_DATA)
+
+    os.environ["EWC_DATA"] = str(folder) if folder else "embedded"
+    os.environ.setdefault("EWC_RECORDS", str(Path(app.srcdir, "_build", "records")))
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"       # this environment's kernel, not a namesake in the home folder
+    os.environ["IPYTHONDIR"] = str(kernel_profile(Path(app.srcdir, "_build", "ipython")))
+    os.environ.pop("EWC_TERMINAL", None)
+    if sys.stderr.isatty():
+        os.environ["EWC_TERMINAL"] = os.ttyname(2)    # kernels draw their progress bars there, and nowhere else
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    state = f"{'data' if folder else 'embedded'} {device} python {platform.python_version()}"
+    config.nb_execution_cache_path = str(cache_folder(Path(app.srcdir), state))
+
+
+def cache_folder(project: Path, state: str) -> Path:
+    """The folder for this state of code, packages, data and device; the oldest of the others are removed."""
+    digest = hashlib.sha256(state.encode())
+    for file in [*sorted(project.glob("code/**/*.py")), project / "requirements.txt"]:
+        digest.update(b"\0%s\0" % file.relative_to(project).as_posix().encode())
+        digest.update(file.read_bytes())
+    folder = project / "_build" / "executed" / digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()                                    # its date says when it was last used
+    others = sorted((each for each in folder.parent.iterdir() if each != folder), key=lambda each: each.stat().st_mtime)
+    for old in others[:-KEPT]:
+        shutil.rmtree(old)
+    return folder
+
+
+def kernel_profile(folder: Path) -> Path:
+    """A profile of the book's own: nothing from the reader's start-up files, no warnings of the kernel about itself."""
+    settings = folder / "profile_default" / "ipython_kernel_config.py"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text("c = get_config()\nc.IPKernelApp.log_level = 40\nc.HistoryManager.enabled = False\n")
+    return folder
+
+
+def count_chapters(app: Sphinx, env, docnames):
+    """Only the pages that this build reads are counted, and they are read in the order of the book."""
+    order = list(app.config.external_site_map)
+    docnames.sort(key=order.index)
+    app.ewc_to_read = list(docnames)
+
+
+def chapter_begins(app: Sphinx, docname, source):
+    place = app.ewc_to_read.index(docname) + 1
+    app.ewc_began = time.time()
+    say(f"chapter {place} of {len(app.ewc_to_read)}  {docname.removeprefix('book/')} … ", end="")
+
+
+def chapter_ends(app: Sphinx, doctree):
+    run = app.env.nb_metadata[app.env.docname].get("exec_data")
+    if run is None:
+        how = "no code"
+    elif not run["succeeded"]:
+        how = f"FAILED: {run['error']}"
+    else:
+        how = "executed" if run["mtime"] >= app.ewc_began else "from the cache"
+    say(f"{how}, {time.time() - app.ewc_began:.1f} s")
+
+
+def setup(app: Sphinx):
+    app.connect("config-inited", prepare)
+    app.connect("env-before-read-docs", count_chapters, priority=900)
+    app.connect("source-read", chapter_begins, priority=1)
+    app.connect("doctree-read", chapter_ends, priority=900)
+    return {"version": "1", "env_version": zlib.crc32(Path(__file__).read_bytes()), "parallel_read_safe": False}

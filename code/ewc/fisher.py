@@ -1,0 +1,362 @@
+"""Fisher information of a classifier at its parameters: how sharply its own predictions pin each weight down.
+
+For a network that returns logits, p(y|x,θ) is their softmax and the score of a label is s(x, y) = ∂ log p(y|x,θ) / ∂θ.
+The Fisher information is the mean square of the score, over the inputs and over labels drawn from the network itself:
+
+    F = 1/N Σ_n Σ_c p(c|xₙ,θ) s(xₙ, c) s(xₙ, c)ᵀ          (full, P × P)
+    Fᵢ = 1/N Σ_n Σ_c p(c|xₙ,θ) sᵢ(xₙ, c)²                  (its diagonal)
+
+Both are means per example: multiply by N for the information in N examples.
+
+No gradient is ever formed for one example at a time. A linear layer y = Wa + b has the score δaᵀ for one example, where
+δ is the score of the layer's output, so the squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²) (Goodfellow 2015,
+arXiv 1510.01799). Where a weight is used many times for one example (convolutions, tokens, shared weights) that identity
+does not hold, because the uses add up before the square: there the layer's own backward pass, vectorised over the
+examples, forms each example's gradient, and then it is squared.
+
+This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+"""
+
+import warnings
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+
+LABELS = ("exact", "sampled", "empirical", "argmax")
+
+# Gradients of single examples are formed this many numbers at a time: 64 MiB in float32.
+_NUMBERS_AT_ONCE = 2**24
+
+
+def diagonal_fisher(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor | None = None,
+    *,
+    labels: str = "exact",
+    samples: int = 1,
+    batch_size: int = 1024,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Mean over examples of the squared score, one number a parameter: Fᵢ = 1/N Σ_n E_y[ (∂ log p(y|xₙ,θ) / ∂θᵢ)² ].
+
+    The labels y over which the expectation is taken:
+
+    - ``"exact"``      all classes, each weighted by the model's own probability for it. The Fisher information.
+    - ``"sampled"``    `samples` labels an example, drawn from the model. Right on average, noisy.
+    - ``"empirical"``  the given `targets`. Not the Fisher information: it vanishes where the model fits its data.
+    - ``"argmax"``     the class that the model finds most probable. Biased low; here to be compared.
+
+    Args:
+        model: returns logits of shape (examples, classes); evaluated in eval mode and left as it was.
+        inputs: N examples along the first axis, on the model's device.
+        targets: N class indices; used by ``"empirical"`` alone.
+        samples: labels drawn an example, for ``"sampled"``.
+        batch_size: examples in memory at once. It changes the speed, not the result.
+        generator: source of the draws for ``"sampled"``, on the CPU.
+
+    Returns:
+        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``; non-negative; scale:
+        a mean per example; detached; at least float32.
+
+    Cost: one forward pass and, for ``"exact"``, one backward pass a class without its weight products.
+
+    Raises:
+        ValueError: an argument is not what it may be, the model mixes the examples of a batch, or a value is not finite.
+        TypeError: inputs or targets are no tensors.
+
+    Follows Martens (2020), New insights and perspectives on the natural gradient method, JMLR 21(146), sections 5 and 11.
+    """
+    draws = _check(model, inputs, targets, labels, samples, batch_size, generator)
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    fisher = {name: _zeros(parameter.shape, parameter) for parameter, name in names.items()}
+    with _evaluated(model):
+        layers = _layers_to_read(model, inputs)
+        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
+            logits, calls = _forward(model, layers, inputs[batch])
+            closed, general = _closed_and_general(calls)
+            outputs = [call.output for call in closed + general]
+            squares = [_zeros(call.output.shape, call.output) for call in closed]
+            for probability, score in _labels_and_scores(logits.detach(), labels, _at(targets, batch), _at(draws, batch)):
+                deltas = torch.autograd.grad(logits, outputs, score, retain_graph=True, materialize_grads=True)
+                for square, delta in zip(squares, deltas, strict=False):
+                    square += probability * delta**2  # E over labels of δ², before the one product with a²
+                for gradients, weight in _example_gradients(general, deltas[len(closed) :], names, probability):
+                    for name, gradient in gradients.items():
+                        fisher[name] += torch.einsum("n,n...->...", weight, gradient**2)
+            for call, square in zip(closed, squares, strict=True):
+                _add_linear(fisher, names, call.module, square, call.input.detach() ** 2)
+    fisher = {name: total / len(inputs) for name, total in fisher.items()}
+    for name, value in fisher.items():
+        if not value.isfinite().all():
+            raise ValueError(f"the Fisher information of {name!r} is not finite: the model overflows on these inputs")
+    return fisher
+
+
+def full_fisher(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor | None = None,
+    *,
+    labels: str = "exact",
+    samples: int = 1,
+    batch_size: int = 1024,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The whole matrix F = 1/N Σ_n E_y[ s sᵀ ], for models small enough to hold P × P numbers.
+
+    Arguments, scale and errors as in `diagonal_fisher`, whose values are this matrix's diagonal.
+
+    Returns:
+        (P, P), symmetric, positive semi-definite; rows and columns in the order of
+        ``torch.nn.utils.parameters_to_vector`` over the parameters that require grad.
+    """
+    draws = _check(model, inputs, targets, labels, samples, batch_size, generator)
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    size = sum(parameter.numel() for parameter in names)
+    fisher = _zeros((size, size), next(iter(names)))
+    with _evaluated(model):
+        _layers_to_read(model, inputs)  # for its checks
+        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
+            logits, calls = _forward(model, [model], inputs[batch])
+            for probability, score in _labels_and_scores(logits.detach(), labels, _at(targets, batch), _at(draws, batch)):
+                for gradients, weight in _example_gradients(calls, [score], names, probability):
+                    scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1)
+                    fisher += scores.T @ (weight[:, None] * scores)
+    return fisher / len(inputs)
+
+
+def _labels_and_scores(logits, labels, targets, draws):
+    """Yield, label by label, its weight in the expectation (batch, 1) and the score of the logits e_y − p (batch, classes).
+
+    ∂ log softmax(z)_y / ∂z = e_y − p, with e_y the one-hot vector of y and p the probabilities.
+    """
+    p = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    classes = p.shape[1]
+    one = torch.ones_like(p[:, :1])
+    if labels == "exact":
+        drawn = [(p[:, [c]], torch.full_like(p[:, 0], c, dtype=torch.long)) for c in range(classes)]
+    elif labels == "sampled":  # the class in whose stretch of [0, 1) the draw falls
+        drawn = [(one / draws.shape[1], (p.cumsum(-1) < u[:, None]).sum(-1).clamp(max=classes - 1)) for u in draws.T]
+    elif labels == "argmax":
+        drawn = [(one, p.argmax(-1))]
+    else:
+        drawn = [(one, targets)]
+    for probability, label in drawn:
+        score = nn.functional.one_hot(label, classes) - p
+        yield probability, score.to(logits.dtype)
+
+
+class _Call(NamedTuple):
+    """One use of a layer in a forward pass: its input a and its output, both with the examples along the first axis."""
+
+    module: nn.Module
+    input: Tensor | None
+    output: Tensor | None
+
+
+def _forward(model, layers, inputs):
+    calls = []
+
+    def keep(module, arguments, keywords, output):
+        if not isinstance(output, Tensor):
+            calls.append(_Call(module, None, None))
+            return output
+        if output.requires_grad:
+            calls.append(_Call(module, arguments[0] if len(arguments) == 1 and not keywords else None, output))
+        return output.clone()  # what comes next may work in place, and must not write over the output kept here
+
+    hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
+    try:
+        logits = model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != len(inputs) or logits.shape[1] < 2:
+        found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model must return logits of shape ({len(inputs)} examples, 2 or more classes); it returned {found}")
+    if not logits.requires_grad:
+        raise ValueError("model returned logits that do not depend on its parameters: was it run under torch.no_grad()?")
+    return logits, calls
+
+
+def _layers_to_read(model, inputs):
+    """The smallest modules whose inputs and output scores give every example's gradient; else the model as one.
+
+    Each layer is tried on one example and on two: the examples must lie along the first axis, unmixed and in order, and
+    the gradient put together from the layers must be the model's own. Weights used outside their module fail that test.
+    """
+    try:
+        layers = _owners(model)
+        first = _forward(model, layers, inputs[:1])
+        pair = _forward(model, layers, inputs[[0, min(1, len(inputs) - 1)]])
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}") from error
+    if not _close(first[0], pair[0][:1]):
+        raise ValueError("model gives an example another output when a second one stands beside it: it mixes the examples of a batch")
+    return layers if _layers_give_gradient(model, first, pair) else [model]
+
+
+def _owners(module):
+    if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        return [module]
+    return [owner for child in module.children() for owner in _owners(child)]
+
+
+def _layers_give_gradient(model, first, pair):
+    (logits, calls), (_, doubled) = first, pair
+    if not calls or len(calls) != len(doubled):
+        return False
+    for call, double in zip(calls, doubled, strict=True):
+        if not isinstance(call.input, Tensor) or not isinstance(double.input, Tensor):
+            return False
+        for one, two in ((call.input, double.input), (call.output, double.output)):
+            if one.ndim < 1 or len(one) != 1 or len(two) != 2 or not _close(one, two[:1]):
+                return False
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    direction = torch.linspace(-1, 1, logits.shape[1], dtype=logits.dtype, device=logits.device).expand_as(logits)
+    wanted = torch.autograd.grad(
+        logits, [*names, *(call.output for call in calls)], direction, allow_unused=True, materialize_grads=True
+    )
+    ((found, _),) = _example_gradients(calls, wanted[len(names) :], names, torch.ones_like(logits[:, :1]))
+    return all(_close(found.get(name, torch.zeros_like(own)[None])[0], own) for name, own in zip(names.values(), wanted))  # noqa: B905
+
+
+def _close(first, second):
+    tolerance = 1e-3 if first.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if first.shape != second.shape:
+        return False
+    return bool((first - second).abs().max() <= tolerance * second.abs().max() + torch.finfo(torch.float32).tiny)
+
+
+def _closed_and_general(calls):
+    """Split the calls into those where (δ²)ᵀ(a²) holds, plain linear layers used once for an example, and the others."""
+    uses = [parameter for call in calls for parameter in call.module.parameters()]
+    closed = [
+        call
+        for call in calls
+        if type(call.module).forward is nn.Linear.forward
+        and {name for name, _ in call.module.named_parameters()} <= {"weight", "bias"}
+        and call.input.ndim == 2
+        and all(sum(parameter is use for use in uses) == 1 for parameter in call.module.parameters())
+    ]
+    return closed, [call for call in calls if not any(call is other for other in closed)]
+
+
+def _add_linear(fisher, names, module, square, input_square):
+    if module.weight in names:
+        fisher[names[module.weight]] += square.T @ input_square.to(square.dtype)
+    if module.bias is not None and module.bias in names:
+        fisher[names[module.bias]] += square.sum(0)
+
+
+def _example_gradients(calls, deltas, names, probability):
+    """Yield, for a few examples at a time, each parameter's gradient example by example (n, *shape) and their weights (n,).
+
+    Every use of a parameter adds to its gradient before anything is squared.
+    """
+    if not calls:
+        return
+    used = {parameter for call in calls for parameter in call.module.parameters() if parameter in names}
+    step = max(1, _NUMBERS_AT_ONCE // max(1, sum(parameter.numel() for parameter in used)))
+    for start in range(0, len(probability), step):
+        chunk = slice(start, start + step)
+        gradients = {}
+        for call, delta in zip(calls, deltas, strict=True):
+            for parameter, gradient in _backward_through(call.module, call.input[chunk].detach(), delta[chunk]).items():
+                gradients[names[parameter]] = gradients.get(names[parameter], 0) + gradient
+        yield gradients, probability[chunk, 0]
+
+
+def _backward_through(module, inputs, deltas):
+    """Each example's gradient of ⟨δ, module(a)⟩ by the module's parameters: its backward pass, vectorised over examples."""
+    # Every place that holds a parameter, each module once: a weight that two modules share has two names and one value.
+    places = {
+        f"{path}.{name}" if path else name: parameter
+        for path, part in module.named_modules()
+        for name, parameter in part.named_parameters(recurse=False)
+        if parameter.requires_grad
+    }
+
+    def output(values, example):
+        return functional_call(
+            module, {place: values[parameter] for place, parameter in places.items()}, (example[None],), tie_weights=False
+        )
+
+    def gradient_of_one(example, delta):
+        _, backward = vjp(lambda values: output(values, example), {p: p.detach() for p in places.values()})
+        return backward(delta[None])[0]
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
+        try:
+            return vmap(gradient_of_one)(inputs, deltas)
+        except RuntimeError:  # a layer that torch cannot vectorise, an LSTM for one: example by example, slow and exact
+            each = [gradient_of_one(example, delta) for example, delta in zip(inputs, deltas, strict=True)]
+            return {parameter: torch.stack([gradient[parameter] for gradient in each]) for parameter in each[0]}
+
+
+@contextmanager
+def _evaluated(model):
+    """The model in eval mode, with gradients allowed; every module's own mode restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _zeros(shape, like):
+    return torch.zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+
+
+def _at(values, batch):
+    return None if values is None else values[batch]
+
+
+def _check(model, inputs, targets, labels, samples, batch_size, generator):
+    """Refuse what cannot be computed, by name; return the draws for sampled labels, one row an example.
+
+    All draws are made at once, so that they do not depend on the batch size.
+    """
+    if labels not in LABELS:
+        raise ValueError(f"labels is {labels!r}; it may be one of {', '.join(map(repr, LABELS))}")
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
+    if inputs.ndim < 2 and inputs.is_floating_point() or inputs.ndim < 1 or len(inputs) == 0:
+        raise ValueError(f"inputs has shape {tuple(inputs.shape)}; it must hold at least one example along its first axis")
+    for name, value in (("samples", samples), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not parameters:
+        raise ValueError("model has no parameter that requires grad: there is nothing to take the Fisher information of")
+    for name, parameter in parameters.items():
+        if parameter.device != inputs.device:
+            raise ValueError(f"inputs is on {inputs.device}; it must be on the model's device, {parameter.device}")
+        if not parameter.isfinite().all():
+            raise ValueError(f"model has a parameter that is not finite: {name!r}")
+    if labels == "empirical":
+        _check_targets(targets, inputs)
+    if labels != "sampled":
+        return None
+    device = "cpu" if generator is None else generator.device
+    return torch.rand(len(inputs), samples, generator=generator, device=device).to(inputs.device)
+
+
+def _check_targets(targets, inputs):
+    if targets is None:
+        raise ValueError("targets is None; labels='empirical' needs the class index of each example")
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets is {type(targets).__name__}; it must be a tensor of class indices")
+    if targets.is_floating_point() or targets.shape != inputs.shape[:1]:
+        found = f"{targets.dtype} of shape {tuple(targets.shape)}"
+        raise ValueError(f"targets is {found}; it must hold {len(inputs)} class indices, one an example")
+    if targets.device != inputs.device:
+        raise ValueError(f"targets is on {targets.device}; it must be on the inputs' device, {inputs.device}")

@@ -1,0 +1,100 @@
+"""A Gaussian in place of a posterior: its mode for a mean, its curvature there for a precision.
+
+Near its mode θ̂ the logarithm of a posterior is a parabola, and the exponential of a parabola is a Gaussian:
+
+    log p(θ|D) ≈ log p(θ̂|D) − ½ (θ − θ̂)ᵀ Λ (θ − θ̂),     Λ = −∇² log p(θ|D) at θ̂
+
+What is left out are the third and higher derivatives. The precision Λ is an inverse variance: sharp peaks, large numbers.
+
+This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import grad, hessian, vmap
+
+
+class LaplacePosterior:
+    """The Gaussian N(θ̂, Λ⁻¹) with its mean θ̂, shape (P,), and its precision Λ: diagonal, shape (P,), or full, (P, P).
+
+    Raises:
+        ValueError: shapes do not fit, a value is not finite, or the precision is not positive definite.
+    """
+
+    def __init__(self, mean: Tensor, precision: Tensor):
+        if mean.ndim != 1 or len(mean) == 0:
+            raise ValueError(f"mean has shape {tuple(mean.shape)}; it must be a vector (P,)")
+        if precision.shape not in (mean.shape, (len(mean), len(mean))):
+            raise ValueError(f"precision has shape {tuple(precision.shape)}; it may be {(len(mean),)} or {(len(mean), len(mean))}")
+        for name, value in (("mean", mean), ("precision", precision)):
+            if not value.isfinite().all():
+                raise ValueError(f"{name} holds a value that is not finite")
+        self.mean, self.precision = mean, precision
+        if precision.ndim == 1:
+            if not (precision > 0).all():
+                raise ValueError(f"precision must be positive; its smallest entry is {precision.min():.3g}")
+            self._root = precision.sqrt()
+        else:
+            if not torch.allclose(precision, precision.T, rtol=1e-5, atol=1e-6 * float(precision.abs().max())):
+                raise ValueError("precision must be symmetric")
+            self._root, failed = torch.linalg.cholesky_ex(precision)  # Λ = LLᵀ
+            if failed:
+                smallest = torch.linalg.eigvalsh(precision).min()
+                raise ValueError(f"precision must be positive definite; its smallest eigenvalue is {smallest:.3g}")
+
+    def log_density(self, theta: Tensor) -> Tensor:
+        """log N(θ; θ̂, Λ⁻¹) = −½ (θ−θ̂)ᵀΛ(θ−θ̂) + ½ log det Λ − P/2 log 2π, for theta of shape (…, P); returns (…,)."""
+        if theta.shape[-1:] != self.mean.shape:
+            raise ValueError(f"theta has shape {tuple(theta.shape)}; its last axis must be {len(self.mean)}")
+        distance = theta - self.mean
+        scaled = distance * self._root if self.precision.ndim == 1 else distance @ self._root
+        return -scaled.square().sum(-1) / 2 + self._log_det() / 2 - len(self.mean) / 2 * math.log(2 * math.pi)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n draws, shape (n, P): θ̂ + L⁻ᵀε for standard normal ε, whose covariance is (LLᵀ)⁻¹ = Λ⁻¹."""
+        if n < 1:
+            raise ValueError(f"n is {n!r}; it must be at least 1")
+        noise = torch.randn(n, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        if self.precision.ndim == 1:
+            return self.mean + noise / self._root
+        return self.mean + torch.linalg.solve_triangular(self._root.T, noise.T, upper=True).T
+
+    def log_evidence(self, log_joint: Tensor | float) -> Tensor:
+        """log p(D) ≈ log p(D, θ̂) + P/2 log 2π − ½ log det Λ, given `log_joint` = log p(D|θ̂) + log p(θ̂) at the mean."""
+        return log_joint + len(self.mean) / 2 * math.log(2 * math.pi) - self._log_det() / 2
+
+    def predict(self, probabilities: Callable[[Tensor], Tensor], n: int = 1000, generator: torch.Generator | None = None) -> Tensor:
+        """∫ probabilities(θ) N(θ; θ̂, Λ⁻¹) dθ, as the mean over n draws of a function of one θ, shape (P,)."""
+        return vmap(probabilities)(self.sample(n, generator)).mean(0)
+
+    def _log_det(self):
+        return 2 * (self._root.log().sum() if self.precision.ndim == 1 else self._root.diagonal().log().sum())
+
+
+def laplace_approximation(log_joint: Callable[[Tensor], Tensor], start: Tensor, *, steps: int = 100) -> LaplacePosterior:
+    """Climb from `start` to a mode of `log_joint` by Newton's method and put the Gaussian of its curvature there.
+
+    Args:
+        log_joint: log p(D|θ) + log p(θ), or that up to a constant, of one θ of shape (P,); twice differentiable by torch.
+        start: where to begin, shape (P,); float64 is advised.
+        steps: the most Newton steps.
+
+    Raises:
+        ValueError: no mode was reached, or the curvature there is not that of a peak.
+    """
+    theta = start.detach().clone()
+    for _ in range(steps):
+        slope, curvature = grad(log_joint)(theta), -hessian(log_joint)(theta)
+        values, vectors = torch.linalg.eigh(curvature)
+        # Where the surface is not yet a dome, |eigenvalues| still point uphill.
+        step = vectors @ ((vectors.T @ slope) / values.abs().clamp(min=1e-8))
+        here, length = log_joint(theta), 1.0
+        while not log_joint(theta + length * step) >= here and length > 1e-12:
+            length /= 2
+        theta = theta + length * step
+        if (slope @ step).abs() < 1e-20 * (1 + here.abs()) or (length * step).abs().max() < 1e-12 * (1 + theta.abs().max()):
+            return LaplacePosterior(theta, -hessian(log_joint)(theta))
+    raise ValueError(f"log_joint has no mode that {steps} Newton steps from start reach; the last slope was {slope.abs().max():.3g}")

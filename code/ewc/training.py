@@ -1,0 +1,164 @@
+"""Learning: one task, or one task after another with a penalty that remembers the ones before."""
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ewc.metrics import AccuracyMatrix
+from ewc.tasks import Task
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    penalty=None,
+    steps: int = 1400,
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    seed: int = 0,
+    watch: Callable[[int], None] | None = None,
+    label: str = "",
+) -> None:
+    """Train `model` on the training images of `task`: stochastic gradient descent on mean cross-entropy plus the penalty.
+
+    The step size falls linearly from `learning_rate` to 0. The images are visited in a new random order in each pass.
+
+    Args:
+        penalty: anything with a method ``penalty()`` that returns a scalar, `penalties.EWC` for one.
+        steps: gradient steps, each on `batch_size` images.
+        seed: of the order of the images.
+        watch: called with the number of steps taken, before the first step and after each, to look at the model on the way.
+        label: named in the progress bar, which is shown on a terminal when training takes more than five seconds.
+
+    Raises:
+        ValueError: a number is out of its range, or the loss is no longer finite.
+
+    Warns:
+        RuntimeWarning: explicit steps on the penalty alone would diverge, learning_rate · λ max F > 2 (1 + momentum).
+    """
+    for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
+        if not isinstance(value, int) or value < low:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
+    if penalty is not None:
+        _warn_of_divergence(penalty, learning_rate, momentum)
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=steps)
+    model.train()
+    if watch:
+        watch(0)
+    batches = _batches(task.train_inputs, task.train_targets, batch_size, seed)
+    for step in tqdm(range(1, steps + 1), label or task.name, leave=False, delay=5, file=terminal(), disable=terminal() is None):
+        inputs, targets = next(batches)
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        if penalty is not None:
+            loss = loss + penalty.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if watch:
+            watch(step)
+    if not loss.isfinite():
+        raise ValueError(
+            f"the loss on {task.name} is {loss.item()} after {steps} steps: learning_rate = {learning_rate} is too large"
+            + ("" if penalty is None else f" for a penalty of strength {getattr(penalty, 'strength', '?')}")
+        )
+
+
+def learn_in_sequence(
+    model: nn.Module,
+    tasks: Sequence[Task],
+    *,
+    penalty=None,
+    look: Sequence[int] = (),
+    watch: Callable[[int, int], None] | None = None,
+    seed: int = 0,
+    label: str = "",
+    **options,
+) -> tuple[AccuracyMatrix, list[dict]]:
+    """Learn the tasks one after another, never looking back at the data of an earlier one; the same output units for all.
+
+    After each task `penalty` consolidates it on the task's training images.
+
+    Args:
+        look: at which steps of each task to measure the accuracy on every task, besides the end.
+        watch: called with the task's place in the sequence and the steps taken in it.
+        options: passed on to `fit`.
+
+    Returns:
+        The accuracy matrix, and the looks: dictionaries with ``task`` (its place), ``step`` and ``accuracies``.
+    """
+    if not tasks:
+        raise ValueError("tasks is empty; it must hold at least one task")
+    rows, looks = [], []
+    for place, task in enumerate(tasks):
+
+        def observe(step, place=place):
+            if step in look:
+                looks.append({"task": place, "step": step, "accuracies": [accuracy(model, other) for other in tasks]})
+            if watch:
+                watch(place, step)
+
+        fit(model, task, penalty=penalty, seed=seed * 1000 + place, watch=observe, label=f"{label} {task.name}".strip(), **options)
+        rows.append([accuracy(model, other) for other in tasks])
+        if penalty is not None:
+            penalty.consolidate(task.train_inputs, task.train_targets)
+    return AccuracyMatrix(rows), looks
+
+
+def accuracy(model: nn.Module, task: Task, *, batch_size: int = 5000) -> float:
+    """The share of the task's test images that the model puts into the right class, in eval mode; the model's mode is kept."""
+    mode = model.training
+    model.eval()
+    with torch.no_grad():
+        right = sum(
+            (model(inputs).argmax(1) == targets).sum()
+            for inputs, targets in zip(task.test_inputs.split(batch_size), task.test_targets.split(batch_size), strict=True)
+        )
+    model.train(mode)
+    return right.item() / len(task.test_targets)
+
+
+def device() -> torch.device:
+    """Where the book trains: on a CUDA device if there is one, else on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def terminal():
+    """The terminal to show progress on; None where there is none. Pages are executed without one of their own: the build names it."""
+    if name := os.environ.get("EWC_TERMINAL"):
+        return open(name, "w")  # noqa: SIM115 (kept open as long as the bar lives)
+    return sys.stderr if sys.stderr.isatty() else None
+
+
+def _batches(inputs, targets, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
+        for batch in order.split(size):
+            yield inputs[batch], targets[batch]
+
+
+def _warn_of_divergence(penalty, learning_rate, momentum):
+    curvature = penalty.largest_curvature()
+    bound = 2 * (1 + momentum)
+    if learning_rate * curvature > bound:
+        warnings.warn(
+            f"learning_rate · strength · max F = {learning_rate * curvature:.3g}, and above {bound:.3g} steps on the penalty "
+            f"alone diverge; keep learning_rate below {bound / curvature:.3g}, or strength below "
+            f"{bound / (learning_rate * curvature) * penalty.strength:.3g}",
+            RuntimeWarning,
+            stacklevel=3,
+        )

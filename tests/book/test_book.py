@@ -1,0 +1,163 @@
+"""The built pages: all there, whole, with results, and nothing that a browser would fetch from another server."""
+
+import json
+import os
+import re
+from html import unescape
+
+import pytest
+from bs4 import BeautifulSoup
+from building import PAGES, is_chapter, source
+
+CHAPTERS = [page for page in PAGES if is_chapter(page)]
+
+# Results that this edition stands for, with the full data: (page, name of a number) → (lowest, highest) value.
+BOUNDS = {}
+
+
+@pytest.fixture(params=["real", "embedded"])
+def book(request):
+    """Each test below holds for both builds."""
+    return request.getfixturevalue(f"{request.param}_book")
+
+
+def soup(book, page):
+    return BeautifulSoup((book.html / f"{page}.html").read_text("utf8"), "html.parser")
+
+
+def published(book, page):
+    """What the cells of a page published: {"number:plain": {...}, "run:…": {...}, "data": [...]}."""
+    file = book.build / "jupyter_execute" / f"{page}.glue.json"
+    outputs = json.loads(file.read_text("utf8")) if file.exists() else {}
+    return {name: json.loads(output["data"]["text/plain"]) for name, output in outputs.items()}
+
+
+def headings(text):
+    """The headings of a MyST source, as plain words; those with roles or formulas are left to the eye."""
+    text = re.sub(r"^(`{3,}|~{3,}).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = (match[1].strip() for match in re.finditer(r"^#{1,4} (.+)$", text, flags=re.MULTILINE))
+    return [heading for heading in found if not re.search(r"[{$`*_]", heading)]
+
+
+def plain(text):
+    """Without the marks that smart quotes change."""
+    return re.sub(r"[‘’'“”\"]", "", " ".join(text.split()))
+
+
+def test_the_book_builds_without_a_warning(book):
+    assert book.status == 0, book.said
+    assert "WARNING" not in book.said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_there_and_holds_its_headings(book, page):
+    words = plain(soup(book, page).find("article").get_text(" "))
+    wanted = headings(source(page))
+    assert wanted
+    assert [heading for heading in wanted if plain(heading) not in words] == []
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_every_chapter_has_a_computed_figure_and_its_description(book, page):
+    pictures = soup(book, page).select(".cell_output .picture")
+    assert pictures
+    for picture in pictures:
+        assert picture.find("svg")
+        assert len(picture.get("aria-label", "")) >= 40
+        assert picture.get("role") == "img"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_shows_a_traceback_or_noise_or_an_unresolved_number(book, page):
+    article = soup(book, page).find("article")
+    words = article.get_text()
+    assert "Traceback (most recent call last)" not in words
+    assert not article.select(".output.traceback, .output.stderr")
+    assert "{num}" not in words
+    assert "{source}" not in words
+    assert not article.select(".problematic, .system-message")
+    used = re.findall(r"\{num\}`([^`]+)`", source(page))
+    assert len(article.select("span.num")) >= len(set(used))
+    assert all(span.get_text().strip() for span in article.select("span.num"))
+
+
+FOREIGN = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
+LOADED_BY_LINK = {
+    "stylesheet", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "icon", "manifest",
+}  # fmt: skip
+
+
+def loaded_addresses(page):
+    """Every address in a page that a browser asks for by itself; links that a reader may follow are not among them."""
+    for tag in page.select("[src], [srcset], [poster], object[data]"):
+        for attribute in ("src", "srcset", "poster", "data"):
+            yield from filter(None, [tag.get(attribute)])
+    for link in page.select("link[href]"):
+        if LOADED_BY_LINK & set(link.get("rel", [])):
+            yield link["href"]
+    for svg in page.select("svg image, svg use"):
+        yield from filter(None, [svg.get("href"), svg.get("xlink:href")])
+    for style in [*(tag.get_text() for tag in page.select("style")), *(tag["style"] for tag in page.select("[style]"))]:
+        yield from loaded_by_css(style)
+    for script in page.select("script:not([src])"):
+        yield from re.findall(r"https?://[^\s\"'`]+\.m?js\b|(?<=import\()[\"']https?://[^\"']+", script.get_text())
+
+
+def loaded_by_css(text):
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    yield from (match[2] for match in re.finditer(r"url\(\s*([\"']?)(.*?)\1\s*\)", text))
+    yield from (match[2] for match in re.finditer(r"@import\s+([\"'])(.*?)\1", text))
+
+
+def test_no_page_and_no_stylesheet_loads_anything_from_another_server(book):
+    files = [*book.html.rglob("*.html"), *book.html.rglob("*.css")]
+    assert len(files) > len(PAGES)
+    foreign = []
+    for file in files:
+        text = file.read_text("utf8")
+        found = loaded_by_css(text) if file.suffix == ".css" else loaded_addresses(BeautifulSoup(text, "html.parser"))
+        foreign += [(file.name, unescape(address)) for address in found if FOREIGN.match(address)]
+    assert foreign == []
+
+
+def test_the_mathematics_is_set_by_files_of_the_book(book):
+    (script,) = [tag["src"] for tag in soup(book, CHAPTERS[0]).select("script[src]") if "mathjax" in tag["src"].lower()]
+    page = book.html / f"{CHAPTERS[0]}.html"
+    assert (page.parent / script.partition("?")[0]).resolve().is_file()
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_the_banner_is_on_the_pages_that_stand_ins_touch_and_on_no_other(book, page):
+    stand_ins = any(row["embedded"] for row in published(book, page).get("data", []))
+    assert bool(soup(book, page).select(".banner-embedded")) == stand_ins
+
+
+def test_some_page_of_the_embedded_build_shows_the_banner(embedded_book):
+    assert any(soup(embedded_book, page).select(".banner-embedded") for page in CHAPTERS)
+
+
+def full_data(book):
+    return not any(row["embedded"] for page in CHAPTERS for row in published(book, page).get("data", []))
+
+
+@pytest.mark.parametrize(("page", "name"), BOUNDS)
+def test_a_result_lies_within_its_bounds(real_book, page, name):
+    if not full_data(real_book):
+        pytest.skip("bounds are for the full data")
+    text = published(real_book, page)[f"number:{name}"]["text"]
+    first = float(re.match(r"[−-]?[\d,]*\.?\d+", text)[0].replace("−", "-").replace(",", ""))
+    low, high = BOUNDS[page, name]
+    assert low <= first <= high, text
+
+
+def test_with_data_at_hand_no_page_is_built_from_stand_ins(real_book):
+    if not os.path.isdir(os.environ.get("EWC_DATA", "")):
+        pytest.skip("EWC_DATA names no folder")
+    assert full_data(real_book)
+
+
+def test_every_run_that_a_number_came_from_is_in_the_table_of_runs(book):
+    table = (book.html / "book/appendix/how-this-copy-was-made.html").read_text("utf8")
+    numbers = [span for page in PAGES for span in soup(book, page).select("span.num[data-runs]")]
+    keys = {key for span in numbers for key in span["data-runs"].split()}
+    assert [key for key in sorted(keys) if f'id="run-{key}"' not in table] == []

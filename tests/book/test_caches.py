@@ -1,0 +1,124 @@
+"""What is done again when something changes, and what is not: tried on a copy of the book, with its own `_build`."""
+
+import importlib.util
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from building import PAGES, ROOT, is_chapter, make_book
+
+CHAPTER = next(page for page in PAGES if is_chapter(page))
+
+
+@pytest.fixture(scope="session")
+def copy(real_book, tmp_path_factory):
+    """The tree and what was built from it, copied to a path with a space; its environment is the book's, lent."""
+    assert real_book.status == 0, real_book.said
+    folder = tmp_path_factory.mktemp("a copy") / "the book"
+    left_out = shutil.ignore_patterns(
+        ".venv", ".git", "node_modules", "__pycache__", "screenshots", "embedded", "html", "jupyter_execute"
+    )
+    shutil.copytree(ROOT, folder, ignore=left_out)
+    for name in (".venv", "node_modules"):
+        (folder / name).symlink_to(ROOT / name)
+    first = make(folder)
+    assert first.status == 0, first.said
+    assert first.executed == [], "a moved book is not executed again"
+    return folder
+
+
+def make(folder):
+    # The lent environment must not be told that the package lives here now (`-o setup`); PYTHONPATH says it instead.
+    paths = {"PYTHONPATH": str(folder / "code"), "EWC_RECORDS": str(records(folder))}
+    return make_book("-o", "setup", cwd=folder, **paths)
+
+
+def records(folder):
+    return folder / "_build" / "records"
+
+
+def trained(folder):
+    return {file: file.stat().st_mtime_ns for file in records(folder).rglob("*") if file.is_file()}
+
+
+@contextmanager
+def appended(folder, page, text):
+    """A page with something at its end, and afterwards as it was."""
+    file = folder / f"{page}.md"
+    before = file.read_text("utf8")
+    file.write_text(before + text, "utf8")
+    try:
+        yield
+    finally:
+        file.write_text(before, "utf8")
+
+
+def test_a_second_build_reads_and_executes_nothing(copy):
+    before = trained(copy)
+    again = make(copy)
+    assert again.status == 0, again.said
+    assert "chapter 1 of" not in again.said
+    assert trained(copy) == before
+
+
+def test_a_changed_sentence_executes_no_page_and_trains_nothing(copy):
+    before = trained(copy)
+    with appended(copy, CHAPTER, "\n\nA sentence about a purple elephant.\n"):
+        changed = make(copy)
+    assert changed.status == 0, changed.said
+    assert "chapter 1 of 1 " in changed.said
+    assert changed.executed == []
+    assert trained(copy) == before
+    assert "purple elephant" in (changed.html / f"{CHAPTER}.html").read_text("utf8")
+
+
+def test_a_failed_build_names_the_place_and_fails_again(copy):
+    faults = "\n\n{num}`no-such-number`\n\n```{source} ewc.fisher.no_such_function\n```\n"
+    with appended(copy, CHAPTER, faults):
+        for _ in range(2):
+            failed = make(copy)
+            assert failed.status != 0
+            assert not (failed.build / ".complete").exists()
+            assert f"{CHAPTER}.md:" in failed.said
+            assert "no-such-number" in failed.said
+            assert "no_such_function" in failed.said
+            assert failed.executed == []
+    mended = make(copy)
+    assert mended.status == 0, mended.said
+    assert mended.executed == []
+
+
+@pytest.fixture
+def extension():
+    spec = importlib.util.spec_from_file_location("ewc_execution", ROOT / "book/extensions/ewc_execution.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "code/ewc").mkdir(parents=True)
+    (tmp_path / "code/ewc/fisher.py").write_text("a = 1\n")
+    (tmp_path / "requirements.txt").write_text("torch\n")
+    return tmp_path
+
+
+def test_pages_are_executed_anew_for_other_code_packages_or_data_and_only_then(extension, project):
+    def folder(state="data"):
+        return extension.cache_folder(project, state)
+
+    seen = [folder()]
+    assert folder() == seen[0]
+    for name, text in [("code/ewc/fisher.py", "a = 2\n"), ("code/ewc/new.py", ""), ("requirements.txt", "torch==2\n")]:
+        (project / name).write_text(text)
+        seen.append(folder())
+    seen.append(folder("embedded"))
+    assert len(set(seen)) == len(seen)
+
+
+def test_only_the_caches_used_last_are_kept(extension, project):
+    folders = [extension.cache_folder(project, str(number)) for number in range(extension.KEPT + 4)]
+    left = set((project / "_build/executed").iterdir())
+    assert folders[-1] in left
+    assert len(left) == extension.KEPT + 1

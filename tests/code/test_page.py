@@ -1,0 +1,121 @@
+"""What a page hands to its text: how numbers are written, what is refused, what is published."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ewc import page
+
+S = "\N{NO-BREAK SPACE}"
+
+
+def task(**changes):
+    values = {"name": "digits", "embedded": True, "source": "scikit-learn’s digits"}
+    return SimpleNamespace(train_inputs=torch.zeros(8, 784), test_inputs=torch.zeros(2, 784), **(values | changes))
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """What the cells would hand over: a list of (mime bundle, metadata)."""
+    outputs = []
+    monkeypatch.setattr(page, "_display", lambda bundle, metadata=None: outputs.append((bundle, metadata)))
+    monkeypatch.setattr(page, "_published", set())
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "text"),
+    [
+        (60000, {}, "60,000"),
+        (-3, {}, "−3"),
+        (0.937, {"unit": "%"}, f"93.7{S}%"),
+        (torch.tensor(0.5), {}, "0.500"),
+        (torch.tensor(7), {}, "7"),
+        (0, {}, "0"),
+        (0.0, {}, "0"),
+        (1234.6, {}, "1,235"),
+        (0.9999, {}, "1.00"),
+        (3.2e-16, {}, f"3.2{S}×{S}10⁻¹⁶"),
+        (-4.56e9, {}, f"−4.6{S}×{S}10⁹"),
+        (2.0, {"digits": 0}, "2"),
+        (-0.001, {"digits": 1}, "0.0"),
+        (12.3, {"unit": "s"}, f"12.3{S}s"),
+        ("plain SGD", {}, "plain SGD"),
+        ([0.14, 0.16], {"unit": "%"}, f"15.0{S}±{S}1.0{S}%"),
+        ([0.146, 0.152, 0.158], {"unit": "%"}, f"15.2{S}±{S}0.3{S}%"),
+        (torch.tensor([1.0, 1.0]), {}, "1.00"),
+        ([5.0], {}, "5.00"),
+        ([0.0, 1000.0], {}, f"500{S}±{S}500"),
+        ([1e-9, 3e-9], {}, f"(2.0{S}±{S}1.0){S}×{S}10⁻⁹"),
+        ([0.14, 0.16], {"unit": "%", "digits": 2}, f"15.00{S}±{S}1.00{S}%"),
+    ],
+)
+def test_a_number_is_written_as_a_reader_expects_it(value, options, text):
+    assert page.number("x", value, **options) == text
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), [1.0, float("nan")]])
+def test_a_value_that_is_not_finite_is_refused(bad):
+    with pytest.raises(ValueError, match="value must be finite"):
+        page.number("x", bad)
+
+
+@pytest.mark.parametrize("bad", [None, True, [], [[1.0]], ["a"], {"a": 1}, torch.zeros(2, 2)])
+def test_a_value_that_is_no_number_is_refused(bad):
+    with pytest.raises(TypeError, match="value must be"):
+        page.number("x", bad)
+
+
+def test_a_bad_name_and_bad_digits_are_named():
+    with pytest.raises(TypeError, match="name must be"):
+        page.number("", 1)
+    with pytest.raises(ValueError, match="digits must be"):
+        page.number("x", 1, digits=-1)
+
+
+def test_a_number_is_published_with_its_runs_and_not_displayed(published):
+    records = [SimpleNamespace(key="a1"), SimpleNamespace(key="b2"), SimpleNamespace(key="a1")]
+    page.number("plain", 0.5, runs=records)
+    ((bundle, metadata),) = published
+    (mime,) = bundle
+    assert mime.startswith("application/papermill.record/")
+    assert json.loads(bundle[mime]) == {"text": "0.500", "runs": "a1 b2"}
+    assert metadata["scrapbook"]["name"] == "number:plain"
+
+
+def test_a_run_is_published_once_and_a_row_must_be_whole(published):
+    row = dict.fromkeys(("name", "device", "finished", "data"), "x") | {
+        "key": "k1", "configuration": {"lr": 0.05}, "seed": 0, "seconds": 1.5, "versions": {"torch": "2"},
+    }  # fmt: skip
+    page.run(row)
+    page.run(row)
+    assert len(published) == 1
+    with pytest.raises(ValueError, match="lacks seconds"):
+        page.run({field: value for field, value in row.items() if field != "seconds"})
+
+
+def test_the_banner_stands_where_stand_ins_are_used_and_only_there(published):
+    page.data(task(embedded=False))
+    assert len(published) == 1
+    page.data(task(), task(name="<letters>"))
+    banner = published[-1][0]["text/html"]
+    assert "banner-embedded" in banner
+    assert "&lt;letters&gt;" in banner
+    (row, _) = json.loads(published[-2][0]["application/papermill.record/text/plain"])
+    assert row == {
+        "name": "digits", "train": 8, "test": 2, "embedded": True, "source": "scikit-learn’s digits",
+    }  # fmt: skip
+
+
+def test_outside_jupyter_it_needs_neither_ipython_nor_anything_else_and_returns_the_text():
+    code = (
+        "import sys, runpy; sys.modules['IPython'] = None\n"
+        f"page = runpy.run_path({json.dumps(page.__file__)})\n"
+        "print(ascii(page['number']('x', [0.5, 0.7], unit='%')))\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ascii(f"60{S}±{S}10{S}%")
