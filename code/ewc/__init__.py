@@ -1,0 +1,34 @@
+"""Elastic weight consolidation, from Bayes' rule to running code: the module behind the book Weights that Remember.
+
+Its rooms, each readable by itself: `fisher`, `laplace`, `penalties`, `metrics`, `tasks`, `models`, `training`,
+`experiments`, `figures`, and `page`, which hands numbers to the text.
+"""
+
+from ewc.fisher import diagonal_fisher, full_fisher
+from ewc.laplace import LaplacePosterior, laplace_approximation
+from ewc.metrics import AccuracyMatrix, fisher_overlap
+from ewc.models import mlp
+from ewc.penalties import EWC, L2
+from ewc.tasks import Task, digits, fashion_mnist, letters, mnist, paired
+from ewc.training import accuracy, fit, learn_in_sequence
+
+__all__ = [
+    "EWC",
+    "L2",
+    "AccuracyMatrix",
+    "LaplacePosterior",
+    "Task",
+    "accuracy",
+    "diagonal_fisher",
+    "digits",
+    "fashion_mnist",
+    "fisher_overlap",
+    "fit",
+    "full_fisher",
+    "laplace_approximation",
+    "learn_in_sequence",
+    "letters",
+    "mlp",
+    "mnist",
+    "paired",
+]

@@ -103,7 +103,7 @@ def digits() -> Task:
 
 @cache
 def letters() -> Task:
-    """The letters A to J in 21 fonts, turned, slanted, scaled and moved by a fixed seed: Fashion-MNIST's embedded stand-in."""
+    """The letters A to J in 21 fonts, dark on grey, turned, slanted, scaled and moved by a fixed seed: Fashion-MNIST's embedded stand-in."""
     from matplotlib import get_data_path
     from PIL import Image, ImageDraw, ImageFont
 
@@ -122,16 +122,18 @@ def letters() -> Task:
     def between(low, high):
         return low + (high - low) * torch.rand(len(source), generator=generator)
 
-    turn, slant, scale = between(-0.35, 0.35), between(-0.4, 0.4), between(0.85, 1.35)
+    turn, slant, scale = between(-0.15, 0.15), between(-0.3, 0.3), between(0.85, 1.15)
     place = torch.stack(
         [
-            torch.stack([turn.cos(), slant - turn.sin(), between(-0.25, 0.25)], 1),
-            torch.stack([turn.sin(), turn.cos(), between(-0.25, 0.25)], 1),
+            torch.stack([turn.cos(), slant - turn.sin(), between(-0.1, 0.1)], 1),
+            torch.stack([turn.sin(), turn.cos(), between(-0.1, 0.1)], 1),
         ],
         1,
     )
     place[:, :, :2] *= scale[:, None, None]
-    images = functional.grid_sample(source, functional.affine_grid(place, (len(source), 1, 28, 28), align_corners=False), align_corners=False)
+    grid = functional.affine_grid(place, (len(source), 1, 28, 28), align_corners=False)
+    ink = functional.grid_sample(source, grid, align_corners=False)
+    images = 0.4 * (1 - ink)  # dark on grey: after digits, something else to look at, as clothing is
     order = torch.randperm(len(images), generator=generator)
     return _embedded("letters", "letters", _LETTERS, images[order], targets[order], 6000, "matplotlib's fonts")
 

@@ -1,0 +1,273 @@
+"""Named experiments: a configuration goes in, a record comes out, and is remembered on disk, so that nothing is trained twice.
+
+A record is found again by its key, a hash of everything that the result depends on: the experiment's own code and its
+configuration, the data, the kind of device, the version of torch, and the code of the modules that it runs (comments and
+docstrings do not count). Change the Fisher, and what was trained with it is trained again; change a figure, and nothing is.
+"""
+
+import ast
+import functools
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ewc import page
+from ewc.fisher import LABELS, diagonal_fisher
+from ewc.metrics import AccuracyMatrix
+from ewc.models import mlp
+from ewc.penalties import EWC, L2
+from ewc.tasks import Task, paired
+from ewc.training import accuracy, device, fit, learn_in_sequence
+
+# What two cores can afford, with the full data and with the embedded stand-ins.
+_SIZE = {False: {"steps": 1400, "strength": 300.0}, True: {"steps": 700, "strength": 1000.0}}
+
+# At which steps of a task the accuracies are looked at: often where they change fast.
+LOOKS = (0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 170, 280, 450, 700, 1000, 1400)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run was and gave: ``result`` holds numbers and lists, ``tensors`` weights and curves, by name."""
+
+    key: str
+    name: str
+    configuration: dict
+    seed: int
+    device: str
+    data: str
+    versions: dict
+    seconds: float
+    finished: str
+    result: dict
+    tensors: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """The accuracy matrix of a run that learned tasks in sequence."""
+        return AccuracyMatrix(self.result["matrix"])
+
+    def model(self, name: str) -> torch.nn.Module:
+        """The network of the run, on the CPU, with the weights kept under `name`, for example ``"after 1"``."""
+        network = mlp(self.configuration["hidden"])
+        torch.nn.utils.vector_to_parameters(self.tensors[name], network.parameters())
+        return network
+
+
+def run(experiment: Callable, *, seed: int = 0, **configuration) -> Record:
+    """The record of `experiment` under this configuration: read back when it was run before, else run now and kept.
+
+    Args:
+        experiment: one of this file's, marked with `@depends_on`.
+        seed: of the initial weights, the order of the images, and every other draw.
+        configuration: the experiment's keyword arguments; those left out take their defaults and are recorded too.
+
+    Raises:
+        TypeError: the experiment has no such argument.
+    """
+    tasks = paired()
+    filled = inspect.signature(experiment).bind(tasks, seed=seed, **configuration)
+    filled.apply_defaults()
+    configuration = {name: value for name, value in filled.arguments.items() if name not in ("tasks", "seed")}
+    size = _SIZE[tasks[0].embedded]
+    configuration = {name: size.get(name) if value is None else value for name, value in configuration.items()}
+    key = key_of(experiment, tasks, configuration, seed)
+    record = _read(key)
+    if record is None:
+        started = time.perf_counter()
+        result, tensors = experiment([task.to(device()) for task in tasks], seed=seed, **configuration)
+        record = Record(
+            key=key,
+            name=experiment.__name__.replace("_", " "),
+            configuration=json.loads(json.dumps(configuration)),
+            seed=seed,
+            device=torch.cuda.get_device_name() if device().type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+            data=" → ".join(task.name for task in tasks),
+            versions={"torch": torch.__version__},
+            seconds=time.perf_counter() - started,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            result=result,
+            tensors=tensors,
+        )
+        _write(record)
+    page.run(vars(record))
+    return record
+
+
+def key_of(experiment: Callable, tasks: list[Task], configuration: dict, seed: int) -> str:
+    """The key under which a run is remembered: 16 hexadecimal digits."""
+    covered = {
+        "experiment": _meaning(inspect.getsource(experiment)),
+        "modules": {name: _meaning(_source(name)) for name in experiment.modules(configuration)},
+        "configuration": configuration,
+        "seed": seed,
+        "data": [task.checksum for task in tasks],
+        "device": device().type,
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def depends_on(modules: Callable[[dict], tuple[str, ...]]):
+    """Mark an experiment with the modules of this package that it runs, given its configuration."""
+
+    def mark(experiment):
+        experiment.modules = modules
+        return experiment
+
+    return mark
+
+
+_LEARNING = ("tasks", "models", "training", "metrics")
+_PENALTIES = {"plain": (), "l2": ("penalties",), "ewc": ("penalties", "fisher")}
+
+
+@depends_on(lambda configuration: _LEARNING + _PENALTIES[configuration["method"]])
+def two_tasks(
+    tasks,
+    *,
+    method: str = "plain",
+    strength: float | None = None,
+    steps: int | None = None,
+    hidden: tuple[int, ...] = (256, 256),
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    seed: int = 0,
+):
+    """Learn the first task, then the second, with ``"plain"`` descent, ``"l2"`` or ``"ewc"``; the same ten outputs for both.
+
+    Keeps the accuracy matrix, the accuracies on the way, those of the untrained network, the weights after each task,
+    and for the first seed the weights on the way through the second task.
+    """
+    model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
+    makers = {"plain": lambda: None, "l2": lambda: L2(model, strength), "ewc": lambda: EWC(model, strength, anchors="merged")}
+    weights = {}
+
+    def keep(place, step):
+        if step == steps or (seed == 0 and place == 1 and step in LOOKS):
+            vector = torch.nn.utils.parameters_to_vector(model.parameters()).detach().cpu().clone()
+            weights[f"after {place + 1}" if step == steps else f"step {step}"] = vector
+
+    untrained = [accuracy(model, task) for task in tasks]
+    matrix, looks = learn_in_sequence(
+        model,
+        tasks,
+        penalty=makers[method](),
+        look=(*LOOKS, steps),
+        watch=keep,
+        seed=seed,
+        label=f"{method}, seed {seed}:",
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+    )
+    return {"matrix": matrix.values.tolist(), "looks": looks, "untrained": untrained}, weights
+
+
+@depends_on(lambda configuration: (*_LEARNING, "fisher"))
+def fisher_of_labels(
+    tasks,
+    *,
+    examples: int = 8000,
+    passes: int = 40,
+    hidden: tuple[int, ...] = (256, 256),
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    seed: int = 0,
+):
+    """Train on a part of the first task until it is fitted, and take the Fisher with each kind of labels on the way.
+
+    Keeps, at each look, the pass, the accuracy on the part, and the trace of each Fisher.
+    """
+    part = tasks[0].train_inputs[:examples], tasks[0].train_targets[:examples]
+    task = Task(**{**vars(tasks[0]), "train_inputs": part[0], "train_targets": part[1]})
+    seen = Task(**{**vars(task), "test_inputs": part[0], "test_targets": part[1]})
+    model = mlp(hidden, seed=seed).to(part[0].device)
+    length = -(-len(part[0]) // batch_size)
+    looks = []
+
+    def look(step):
+        if step % length or step // length not in (0, 1, 2, 3, 5, 8, 12, 18, 26, passes):
+            return
+        draws = torch.Generator().manual_seed(seed)
+        traces = {}
+        for labels in LABELS:
+            fisher = diagonal_fisher(model, *part, labels=labels, generator=draws)
+            traces[labels] = float(sum(value.double().sum() for value in fisher.values()))
+        looks.append({"pass": step // length, "accuracy": accuracy(model, seen), "traces": traces})
+
+    fit(
+        model,
+        task,
+        steps=passes * length,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        seed=seed,
+        watch=look,
+        label=f"labels of the Fisher, seed {seed}",
+    )
+    return {"looks": looks, "examples": len(part[0])}, {}
+
+
+def records_folder() -> Path:
+    """Where records are kept: the folder in EWC_RECORDS, else _build/records of the book, or of the folder one is in."""
+    if chosen := os.environ.get("EWC_RECORDS"):
+        return Path(chosen)
+    book = Path(__file__).resolve().parents[2]
+    return (book if (book / "_toc.yml").exists() else Path.cwd()) / "_build" / "records"
+
+
+def _read(key):
+    folder = records_folder() / key
+    try:
+        kept = json.loads((folder / "record.json").read_text("utf8"))
+        return Record(**kept, tensors=load_file(folder / "tensors.safetensors"))
+    except (OSError, ValueError, TypeError, SafetensorError):  # not there, or damaged: it is made again
+        return None
+
+
+def _write(record):
+    """Write the record beside its place and move it there in one step: it is there whole or not at all."""
+    folder = records_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in record.tensors.items()}, unfinished / "tensors.safetensors")
+        kept = {name: value for name, value in vars(record).items() if name != "tensors"}
+        (unfinished / "record.json").write_text(json.dumps(kept, indent=1), "utf8")
+        shutil.rmtree(folder / record.key, ignore_errors=True)  # a damaged one, if any
+        unfinished.replace(folder / record.key)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _source(module):
+    return Path(__file__).with_name(f"{module}.py").read_text("utf8")
+
+
+@functools.cache
+def _meaning(source):
+    """The code without its comments and docstrings, as a hash."""
+    tree = ast.parse(inspect.cleandoc(source) if source[:1].isspace() else source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
