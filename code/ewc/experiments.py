@@ -83,6 +83,8 @@ def run(experiment: Callable, *, seed: int = 0, **configuration) -> Record:
     filled.apply_defaults()
     configuration = {name: value for name, value in filled.arguments.items() if name not in ("tasks", "seed")}
     size = _SIZE[tasks[0].embedded]
+    if configuration.get("method") == "plain":
+        size = {**size, "strength": None}  # it has none, and is not to be trained again when EWC's changes
     configuration = {name: size.get(name) if value is None else value for name, value in configuration.items()}
     key = key_of(experiment, tasks, configuration, seed)
     record = _read(key)
@@ -94,7 +96,9 @@ def run(experiment: Callable, *, seed: int = 0, **configuration) -> Record:
             name=experiment.__name__.replace("_", " "),
             configuration=json.loads(json.dumps(configuration)),
             seed=seed,
-            device=torch.cuda.get_device_name() if device().type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+            device=torch.cuda.get_device_name()
+            if device().type == "cuda"
+            else f"CPU, {torch.get_num_threads()} threads",
             data=" → ".join(task.name for task in tasks),
             versions={"torch": torch.__version__},
             seconds=time.perf_counter() - started,
@@ -144,7 +148,7 @@ def two_tasks(
     steps: int | None = None,
     hidden: tuple[int, ...] = (256, 256),
     batch_size: int = 128,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.06,
     momentum: float = 0.9,
     seed: int = 0,
 ):
@@ -154,7 +158,11 @@ def two_tasks(
     and for the first seed the weights on the way through the second task.
     """
     model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
-    makers = {"plain": lambda: None, "l2": lambda: L2(model, strength), "ewc": lambda: EWC(model, strength, anchors="merged")}
+    makers = {
+        "plain": lambda: None,
+        "l2": lambda: L2(model, strength),
+        "ewc": lambda: EWC(model, strength, anchors="merged"),
+    }
     weights = {}
 
     def keep(place, step):
@@ -187,7 +195,7 @@ def fisher_of_labels(
     passes: int = 40,
     hidden: tuple[int, ...] = (256, 256),
     batch_size: int = 128,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.06,
     momentum: float = 0.9,
     seed: int = 0,
 ):
@@ -249,7 +257,9 @@ def _write(record):
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
     try:
-        save_file({name: tensor.contiguous() for name, tensor in record.tensors.items()}, unfinished / "tensors.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in record.tensors.items()}, unfinished / "tensors.safetensors"
+        )
         kept = {name: value for name, value in vars(record).items() if name != "tensors"}
         (unfinished / "record.json").write_text(json.dumps(kept, indent=1), "utf8")
         shutil.rmtree(folder / record.key, ignore_errors=True)  # a damaged one, if any

@@ -80,13 +80,15 @@ def diagonal_fisher(
             closed, general = _closed_and_general(calls)
             outputs = [call.output for call in closed + general]
             squares = [_zeros(call.output.shape, call.output) for call in closed]
-            for probability, score in _labels_and_scores(logits.detach(), labels, _at(targets, batch), _at(draws, batch)):
+            for probability, score in _labels_and_scores(
+                logits.detach(), labels, _at(targets, batch), _at(draws, batch)
+            ):
                 deltas = torch.autograd.grad(logits, outputs, score, retain_graph=True, materialize_grads=True)
                 for square, delta in zip(squares, deltas, strict=False):
                     square += probability * delta**2  # E over labels of δ², before the one product with a²
                 for gradients, weight in _example_gradients(general, deltas[len(closed) :], names, probability):
                     for name, gradient in gradients.items():
-                        fisher[name] += torch.einsum("n,n...->...", weight, gradient**2)
+                        fisher[name] += torch.einsum("n,n...->...", weight, gradient.to(weight.dtype) ** 2)
             for call, square in zip(closed, squares, strict=True):
                 _add_linear(fisher, names, call.module, square, call.input.detach() ** 2)
     fisher = {name: total / len(inputs) for name, total in fisher.items()}
@@ -122,9 +124,11 @@ def full_fisher(
         _layers_to_read(model, inputs)  # for its checks
         for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
             logits, calls = _forward(model, [model], inputs[batch])
-            for probability, score in _labels_and_scores(logits.detach(), labels, _at(targets, batch), _at(draws, batch)):
+            for probability, score in _labels_and_scores(
+                logits.detach(), labels, _at(targets, batch), _at(draws, batch)
+            ):
                 for gradients, weight in _example_gradients(calls, [score], names, probability):
-                    scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1)
+                    scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1).to(weight.dtype)
                     fisher += scores.T @ (weight[:, None] * scores)
     return fisher / len(inputs)
 
@@ -144,7 +148,10 @@ def _labels_and_scores(logits, labels, targets, draws):
     elif labels == "argmax":
         drawn = [(one, p.argmax(-1))]
     else:
-        drawn = [(one, targets)]
+        if not ((targets >= 0) & (targets < classes)).all():
+            found = f"{targets.min().item()} to {targets.max().item()}"
+            raise ValueError(f"targets runs from {found}; the model's classes are 0 to {classes - 1}")
+        drawn = [(one, targets.long())]
     for probability, label in drawn:
         score = nn.functional.one_hot(label, classes) - p
         yield probability, score.to(logits.dtype)
@@ -177,9 +184,15 @@ def _forward(model, layers, inputs):
             hook.remove()
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != len(inputs) or logits.shape[1] < 2:
         found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model must return logits of shape ({len(inputs)} examples, 2 or more classes); it returned {found}")
+        raise ValueError(
+            f"model must return logits of shape ({len(inputs)} examples, 2 or more classes); it returned {found}"
+        )
+    if not (logits < torch.inf).all():  # −∞ is allowed: a class that is ruled out
+        raise ValueError("model returned a logit that is not finite: it overflows on these inputs, or they are not finite")
     if not logits.requires_grad:
-        raise ValueError("model returned logits that do not depend on its parameters: was it run under torch.no_grad()?")
+        raise ValueError(
+            "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
+        )
     return logits, calls
 
 
@@ -191,12 +204,22 @@ def _layers_to_read(model, inputs):
     """
     try:
         layers = _owners(model)
+        # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
+        other = int((inputs[:1024] != inputs[0]).reshape(min(len(inputs), 1024), -1).any(1).int().argmax())
         first = _forward(model, layers, inputs[:1])
-        pair = _forward(model, layers, inputs[[0, min(1, len(inputs) - 1)]])
+        pair = _forward(model, layers, inputs[[0, other]])
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):  # a BatchNorm that takes its statistics from the batch
+            raise ValueError(f"model cannot take one example alone: it mixes the examples of a batch ({error})") from error
+        raise
     except (RuntimeError, IndexError) as error:
-        raise ValueError(f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}") from error
-    if not _close(first[0], pair[0][:1]):
-        raise ValueError("model gives an example another output when a second one stands beside it: it mixes the examples of a batch")
+        raise ValueError(
+            f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}"
+        ) from error
+    if not _close(first[0].nan_to_num(neginf=0), pair[0][:1].nan_to_num(neginf=0)):
+        raise ValueError(
+            "model gives an example another output when a second one stands beside it: it mixes the examples of a batch"
+        )
     return layers if _layers_give_gradient(model, first, pair) else [model]
 
 
@@ -222,7 +245,9 @@ def _layers_give_gradient(model, first, pair):
         logits, [*names, *(call.output for call in calls)], direction, allow_unused=True, materialize_grads=True
     )
     ((found, _),) = _example_gradients(calls, wanted[len(names) :], names, torch.ones_like(logits[:, :1]))
-    return all(_close(found.get(name, torch.zeros_like(own)[None])[0], own) for name, own in zip(names.values(), wanted))  # noqa: B905
+    return all(
+        _close(found.get(name, torch.zeros_like(own)[None])[0], own) for name, own in zip(names.values(), wanted)
+    )  # noqa: B905
 
 
 def _close(first, second):
@@ -283,7 +308,10 @@ def _backward_through(module, inputs, deltas):
 
     def output(values, example):
         return functional_call(
-            module, {place: values[parameter] for place, parameter in places.items()}, (example[None],), tie_weights=False
+            module,
+            {place: values[parameter] for place, parameter in places.items()},
+            (example[None],),
+            tie_weights=False,
         )
 
     def gradient_of_one(example, delta):
@@ -328,15 +356,21 @@ def _check(model, inputs, targets, labels, samples, batch_size, generator):
     if labels not in LABELS:
         raise ValueError(f"labels is {labels!r}; it may be one of {', '.join(map(repr, LABELS))}")
     if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
-    if inputs.ndim < 2 and inputs.is_floating_point() or inputs.ndim < 1 or len(inputs) == 0:
-        raise ValueError(f"inputs has shape {tuple(inputs.shape)}; it must hold at least one example along its first axis")
+        raise TypeError(
+            f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis"
+        )
+    if (inputs.ndim < 2 and inputs.is_floating_point()) or inputs.ndim < 1 or len(inputs) == 0:
+        raise ValueError(
+            f"inputs has shape {tuple(inputs.shape)}; it must hold at least one example along its first axis"
+        )
     for name, value in (("samples", samples), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not parameters:
-        raise ValueError("model has no parameter that requires grad: there is nothing to take the Fisher information of")
+        raise ValueError(
+            "model has no parameter that requires grad: there is nothing to take the Fisher information of"
+        )
     for name, parameter in parameters.items():
         if parameter.device != inputs.device:
             raise ValueError(f"inputs is on {inputs.device}; it must be on the model's device, {parameter.device}")

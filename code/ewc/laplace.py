@@ -28,7 +28,9 @@ class LaplacePosterior:
         if mean.ndim != 1 or len(mean) == 0:
             raise ValueError(f"mean has shape {tuple(mean.shape)}; it must be a vector (P,)")
         if precision.shape not in (mean.shape, (len(mean), len(mean))):
-            raise ValueError(f"precision has shape {tuple(precision.shape)}; it may be {(len(mean),)} or {(len(mean), len(mean))}")
+            raise ValueError(
+                f"precision has shape {tuple(precision.shape)}; it may be {(len(mean),)} or {(len(mean), len(mean))}"
+            )
         for name, value in (("mean", mean), ("precision", precision)):
             if not value.isfinite().all():
                 raise ValueError(f"{name} holds a value that is not finite")
@@ -66,7 +68,9 @@ class LaplacePosterior:
         """log p(D) ≈ log p(D, θ̂) + P/2 log 2π − ½ log det Λ, given `log_joint` = log p(D|θ̂) + log p(θ̂) at the mean."""
         return log_joint + len(self.mean) / 2 * math.log(2 * math.pi) - self._log_det() / 2
 
-    def predict(self, probabilities: Callable[[Tensor], Tensor], n: int = 1000, generator: torch.Generator | None = None) -> Tensor:
+    def predict(
+        self, probabilities: Callable[[Tensor], Tensor], n: int = 1000, generator: torch.Generator | None = None
+    ) -> Tensor:
         """∫ probabilities(θ) N(θ; θ̂, Λ⁻¹) dθ, as the mean over n draws of a function of one θ, shape (P,)."""
         return vmap(probabilities)(self.sample(n, generator)).mean(0)
 
@@ -74,7 +78,9 @@ class LaplacePosterior:
         return 2 * (self._root.log().sum() if self.precision.ndim == 1 else self._root.diagonal().log().sum())
 
 
-def laplace_approximation(log_joint: Callable[[Tensor], Tensor], start: Tensor, *, steps: int = 100) -> LaplacePosterior:
+def laplace_approximation(
+    log_joint: Callable[[Tensor], Tensor], start: Tensor, *, steps: int = 100
+) -> LaplacePosterior:
     """Climb from `start` to a mode of `log_joint` by Newton's method and put the Gaussian of its curvature there.
 
     Args:
@@ -95,6 +101,10 @@ def laplace_approximation(log_joint: Callable[[Tensor], Tensor], start: Tensor, 
         while not log_joint(theta + length * step) >= here and length > 1e-12:
             length /= 2
         theta = theta + length * step
-        if (slope @ step).abs() < 1e-20 * (1 + here.abs()) or (length * step).abs().max() < 1e-12 * (1 + theta.abs().max()):
+        if (slope @ step).abs() < 1e-20 * (1 + here.abs()) or (length * step).abs().max() < 1e-12 * (
+            1 + theta.abs().max()
+        ):
             return LaplacePosterior(theta, -hessian(log_joint)(theta))
-    raise ValueError(f"log_joint has no mode that {steps} Newton steps from start reach; the last slope was {slope.abs().max():.3g}")
+    raise ValueError(
+        f"log_joint has no mode that {steps} Newton steps from start reach; the last slope was {slope.abs().max():.3g}"
+    )

@@ -24,7 +24,9 @@ class AccuracyMatrix:
     def __init__(self, values):
         values = torch.as_tensor(values, dtype=torch.float64)
         if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) == 0:
-            raise ValueError(f"values has shape {tuple(values.shape)}; it must be square, a row and a column for each task")
+            raise ValueError(
+                f"values has shape {tuple(values.shape)}; it must be square, a row and a column for each task"
+            )
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"values must lie between 0 and 1; they run from {values.min():.3g} to {values.max():.3g}")
         self.values = values
@@ -43,7 +45,9 @@ class AccuracyMatrix:
         self._need_two("forward transfer")
         baseline = torch.as_tensor(baseline, dtype=torch.float64)
         if baseline.shape != self.values.shape[:1]:
-            raise ValueError(f"baseline has shape {tuple(baseline.shape)}; it must be ({len(self.values)},), one accuracy a task")
+            raise ValueError(
+                f"baseline has shape {tuple(baseline.shape)}; it must be ({len(self.values)},), one accuracy a task"
+            )
         return (self.values.diagonal(1) - baseline[1:]).mean().item()
 
     def forgetting(self) -> float:

@@ -27,10 +27,8 @@ def number(name, value, *, unit="", digits=None, runs=()):
         raise TypeError(f"name must be a non-empty text, not {name!r}")
     if digits is not None and (not isinstance(digits, int) or digits < 0):
         raise ValueError(f"digits must be None or a whole number from 0 on, not {digits!r}")
-    if isinstance(value, str):
-        text = value + (_SPACE + unit if unit else "")
-    else:
-        text = _with_unit(_plain(value), unit, digits)
+    words = isinstance(value, str)
+    text = value + (_SPACE + unit if unit else "") if words else _with_unit(_plain(value), unit, digits)
     keys = " ".join(dict.fromkeys(record.key for record in runs))
     _publish(f"number:{name}", {"text": text, "runs": keys})
     return text

@@ -105,7 +105,9 @@ class EWC:
         """
         terms = _terms_from(state, self.model)
         if self.anchors == "merged" and len(terms) > 1:
-            raise ValueError(f"state has {len(terms)} anchors; anchors='merged' keeps one: load it into anchors='separate'")
+            raise ValueError(
+                f"state has {len(terms)} anchors; anchors='merged' keeps one: load it into anchors='separate'"
+            )
         self._terms = terms
 
 
@@ -165,7 +167,9 @@ def _quadratic(model, strength, terms):
         return torch.zeros((), device=next(iter(parameters.values())).device)
     # Only what the anchor knows is pulled: a head that was added, or a layer unfrozen, after the task is free.
     return sum(
-        _Quadratic.apply(strength, list(anchor.values()), [fisher[name] for name in anchor], *(parameters[name] for name in anchor))
+        _Quadratic.apply(
+            strength, list(anchor.values()), [fisher[name] for name in anchor], *(parameters[name] for name in anchor)
+        )
         for anchor, fisher in terms
     )
 
@@ -181,7 +185,11 @@ def _weights(model):
 def _largest_curvature(strength, terms):
     if not terms:
         return 0.0
-    sums = {name: sum(importance[name] for _, importance in terms if name in importance) for _, fisher in terms for name in fisher}
+    sums = {
+        name: sum(importance[name] for _, importance in terms if name in importance)
+        for _, fisher in terms
+        for name in fisher
+    }
     return strength * max(float(value.max()) for value in sums.values())
 
 
@@ -204,7 +212,7 @@ def _terms_from(state, model):
     parameters = dict(model.named_parameters())
     terms: dict[int, dict[str, dict[str, Tensor]]] = {}
     for key, value in state.items():
-        task, kind, name = (key.split("/", 2) + ["", ""])[:3]
+        task, kind, name = [*key.split("/", 2), "", ""][:3]
         if not task.isdigit() or kind not in ("anchor", "importance") or name not in parameters:
             raise ValueError(f"state is for another model: it has {key!r}, and this model no such parameter")
         parameter = parameters[name]
@@ -218,5 +226,7 @@ def _terms_from(state, model):
     for task, term in terms.items():
         missing = term["anchor"].keys() ^ term["importance"].keys()
         if missing:
-            raise ValueError(f"state is incomplete: task {task} lacks the anchor or the importance of {sorted(missing)[0]!r}")
+            raise ValueError(
+                f"state is incomplete: task {task} lacks the anchor or the importance of {sorted(missing)[0]!r}"
+            )
     return [(terms[task]["anchor"], terms[task]["importance"]) for task in sorted(terms)]

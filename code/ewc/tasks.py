@@ -96,9 +96,13 @@ def digits() -> Task:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = functional.interpolate(torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, (28, 28), mode="bilinear")
+    images = functional.interpolate(
+        torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, (28, 28), mode="bilinear"
+    )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return _embedded("digits", "digits", _DIGITS, images[order], torch.tensor(bunch.target)[order], 1437, "scikit-learn")
+    return _embedded(
+        "digits", "digits", _DIGITS, images[order], torch.tensor(bunch.target)[order], 1437, "scikit-learn"
+    )
 
 
 @cache
@@ -173,7 +177,9 @@ def _holds(folder, name):
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != published:
-            raise ValueError(f"{path} is not the published file ({path.stat().st_size} bytes, SHA-256 {found[:12]}…): delete it and fetch it again")
+            raise ValueError(
+                f"{path} is not the published file ({path.stat().st_size} bytes, SHA-256 {found[:12]}…): delete it and fetch it again"
+            )
     return True
 
 
@@ -197,7 +203,9 @@ def _published(folder_name, name, things, classes):
 
     folder = find_data()
     if folder is None:
-        raise FileNotFoundError(f"{name} was not found and could not be downloaded; EWC_DATA may name a folder that holds it")
+        raise FileNotFoundError(
+            f"{name} was not found and could not be downloaded; EWC_DATA may name a folder that holds it"
+        )
     tensors = []
     for train in (True, False):
         files = getattr(datasets, folder_name)(str(folder), train=train)

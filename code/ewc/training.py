@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -21,7 +20,7 @@ def fit(
     penalty=None,
     steps: int = 1400,
     batch_size: int = 128,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.06,
     momentum: float = 0.9,
     seed: int = 0,
     watch: Callable[[int], None] | None = None,
@@ -29,7 +28,8 @@ def fit(
 ) -> None:
     """Train `model` on the training images of `task`: stochastic gradient descent on mean cross-entropy plus the penalty.
 
-    The step size falls linearly from `learning_rate` to 0. The images are visited in a new random order in each pass.
+    The step size rises linearly to `learning_rate` over the first three tenths of the steps, so that a new task does not begin
+    with a jolt, and then falls linearly to 0. The images are visited in a new random order in each pass.
 
     Args:
         penalty: anything with a method ``penalty()`` that returns a scalar, `penalties.EWC` for one.
@@ -54,12 +54,14 @@ def fit(
     if penalty is not None:
         _warn_of_divergence(penalty, learning_rate, momentum)
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / (0.3 * steps), (steps - step) / (0.7 * steps), 1))
     model.train()
     if watch:
         watch(0)
     batches = _batches(task.train_inputs, task.train_targets, batch_size, seed)
-    for step in tqdm(range(1, steps + 1), label or task.name, leave=False, delay=5, file=terminal(), disable=terminal() is None):
+    for step in tqdm(
+        range(1, steps + 1), label or task.name, leave=False, delay=5, file=terminal(), disable=terminal() is None
+    ):
         inputs, targets = next(batches)
         loss = nn.functional.cross_entropy(model(inputs), targets)
         if penalty is not None:
@@ -111,7 +113,15 @@ def learn_in_sequence(
             if watch:
                 watch(place, step)
 
-        fit(model, task, penalty=penalty, seed=seed * 1000 + place, watch=observe, label=f"{label} {task.name}".strip(), **options)
+        fit(
+            model,
+            task,
+            penalty=penalty,
+            seed=seed * 1000 + place,
+            watch=observe,
+            label=f"{label} {task.name}".strip(),
+            **options,
+        )
         rows.append([accuracy(model, other) for other in tasks])
         if penalty is not None:
             penalty.consolidate(task.train_inputs, task.train_targets)
@@ -125,7 +135,9 @@ def accuracy(model: nn.Module, task: Task, *, batch_size: int = 5000) -> float:
     with torch.no_grad():
         right = sum(
             (model(inputs).argmax(1) == targets).sum()
-            for inputs, targets in zip(task.test_inputs.split(batch_size), task.test_targets.split(batch_size), strict=True)
+            for inputs, targets in zip(
+                task.test_inputs.split(batch_size), task.test_targets.split(batch_size), strict=True
+            )
         )
     model.train(mode)
     return right.item() / len(task.test_targets)
@@ -139,7 +151,7 @@ def device() -> torch.device:
 def terminal():
     """The terminal to show progress on; None where there is none. Pages are executed without one of their own: the build names it."""
     if name := os.environ.get("EWC_TERMINAL"):
-        return open(name, "w")  # noqa: SIM115 (kept open as long as the bar lives)
+        return open(name, "w")  # kept open as long as the bar lives
     return sys.stderr if sys.stderr.isatty() else None
 
 

@@ -1,0 +1,26 @@
+"""Shared by the tests of the code: the helpers beside this file can be imported, and a module can ask for float64."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Thousands of tiny tensors: handing them to several threads takes thirty times as long as the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def float64():
+    """New tensors and new layers are float64 while the tests of one module run."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
