@@ -246,8 +246,9 @@ def _layers_give_gradient(model, first, pair):
     )
     ((found, _),) = _example_gradients(calls, wanted[len(names) :], names, torch.ones_like(logits[:, :1]))
     return all(
-        _close(found.get(name, torch.zeros_like(own)[None])[0], own) for name, own in zip(names.values(), wanted)
-    )  # noqa: B905
+        _close(found.get(name, torch.zeros_like(own)[None])[0], own)
+        for name, own in zip(names.values(), wanted, strict=False)
+    )
 
 
 def _close(first, second):

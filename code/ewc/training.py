@@ -28,7 +28,7 @@ def fit(
 ) -> None:
     """Train `model` on the training images of `task`: stochastic gradient descent on mean cross-entropy plus the penalty.
 
-    The step size rises linearly to `learning_rate` over the first three tenths of the steps, so that a new task does not begin
+    The step size rises linearly to `learning_rate` over the first fifth of the steps, so that a new task does not begin
     with a jolt, and then falls linearly to 0. The images are visited in a new random order in each pass.
 
     Args:
@@ -54,7 +54,7 @@ def fit(
     if penalty is not None:
         _warn_of_divergence(penalty, learning_rate, momentum)
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / (0.3 * steps), (steps - step) / (0.7 * steps), 1))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / (0.2 * steps), (steps - step) / (0.8 * steps), 1))
     model.train()
     if watch:
         watch(0)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_half_precision_parameters_give_a_float32_fisher(name):
 )
 def test_any_small_network_agrees_with_the_loop(widths, classes, n, batch_size, labels, samples, seed):
     torch.manual_seed(seed)
-    layers = [part for a, b in zip(widths, widths[1:], strict=False) for part in (nn.Linear(a, b), nn.Tanh())]
+    layers = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.Tanh())]
     model, inputs = nn.Sequential(*layers, nn.Linear(widths[-1], classes)), torch.randn(n, widths[0])
     squares, p = squared_scores(model, inputs)
     keywords, targets, draws = arguments_of(labels, inputs, classes, samples)
@@ -350,6 +351,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook")
 @pytest.mark.parametrize("network", NETWORKS)
 def test_exact_fisher_agrees_with_backpack(network):
     torch.manual_seed(0)
@@ -358,6 +360,7 @@ def test_exact_fisher_agrees_with_backpack(network):
     assert_same(diagonal_fisher(model, inputs), wanted)
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook")
 @pytest.mark.parametrize("network", NETWORKS)
 def test_empirical_fisher_agrees_with_backpack(network):
     torch.manual_seed(0)
