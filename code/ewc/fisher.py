@@ -188,7 +188,9 @@ def _forward(model, layers, inputs):
             f"model must return logits of shape ({len(inputs)} examples, 2 or more classes); it returned {found}"
         )
     if not (logits < torch.inf).all():  # −∞ is allowed: a class that is ruled out
-        raise ValueError("model returned a logit that is not finite: it overflows on these inputs, or they are not finite")
+        raise ValueError(
+            "model returned a logit that is not finite: it overflows on these inputs, or they are not finite"
+        )
     if not logits.requires_grad:
         raise ValueError(
             "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
@@ -210,7 +212,9 @@ def _layers_to_read(model, inputs):
         pair = _forward(model, layers, inputs[[0, other]])
     except ValueError as error:
         if "more than 1 value per channel" in str(error):  # a BatchNorm that takes its statistics from the batch
-            raise ValueError(f"model cannot take one example alone: it mixes the examples of a batch ({error})") from error
+            raise ValueError(
+                f"model cannot take one example alone: it mixes the examples of a batch ({error})"
+            ) from error
         raise
     except (RuntimeError, IndexError) as error:
         raise ValueError(

@@ -10,9 +10,9 @@ import json
 import math
 from statistics import fmean, stdev
 
-_HIDDEN = "application/papermill.record/"   # an output of this type is kept with the cell and never displayed
+_HIDDEN = "application/papermill.record/"  # an output of this type is kept with the cell and never displayed
 _SPACE = "\N{NO-BREAK SPACE}"
-_published = set()                           # a row is published once, however often a page obtains the record
+_published = set()  # a row is published once, however often a page obtains the record
 
 
 def number(name, value, *, unit="", digits=None, runs=()):

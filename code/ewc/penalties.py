@@ -79,11 +79,13 @@ class EWC:
             inputs, targets = inputs[spread], None if targets is None else targets[spread]
         fisher = diagonal_fisher(self.model, inputs, targets, labels=self.labels)
         faded = [(anchor, {name: self.decay * value for name, value in old.items()}) for anchor, old in self._terms]
+        anchor = _weights(self.model)
         if self.anchors == "merged":
-            for _, old in faded:
-                fisher = {name: value + old.get(name, 0) for name, value in fisher.items()}
+            for held, old in faded:  # what is frozen now keeps the anchor and importance that it had
+                fisher = old | {name: value + old.get(name, 0) for name, value in fisher.items()}
+                anchor = held | anchor
             faded = []
-        self._terms = [*faded, (_weights(self.model), fisher)]
+        self._terms = [*faded, (anchor, fisher)]
 
     def penalty(self) -> Tensor:
         """λ/2 Σ_tasks Σᵢ Fᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
@@ -149,7 +151,7 @@ class _Quadratic(torch.autograd.Function):
         for parameter, anchor, importance in zip(parameters, anchors, importances, strict=True):
             distance = parameter - anchor
             pull = importance * distance
-            total = total + torch.dot(pull.flatten(), distance.flatten())
+            total = total + torch.dot(pull.flatten(), distance.flatten().to(pull.dtype))
             pulls.append(pull)
         context.strength, context.pulls = strength, pulls
         return strength / 2 * total

@@ -54,7 +54,9 @@ def fit(
     if penalty is not None:
         _warn_of_divergence(penalty, learning_rate, momentum)
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / (0.2 * steps), (steps - step) / (0.8 * steps), 1))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / (0.2 * steps), (steps - step) / (0.8 * steps), 1)
+    )
     model.train()
     if watch:
         watch(0)
