@@ -84,7 +84,7 @@ def _panel(panel, size, name):
         figure = Figure(figsize=size, layout="constrained")
         panel(figure.add_subplot())
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Title": None})
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -290,39 +290,31 @@ def labels_over_training(records) -> Picture:
     )
 
 
-def parabola_and_truth(distance: Tensor, truth: Tensor, parabola: Tensor, task) -> Picture:
-    """The loss of the old task on the way from its weights to the plain network's, and the parabola that EWC puts in its place."""
+def parabola_and_truth(distance: Tensor, truth: Tensor, diagonal: Tensor, whole: Tensor, task) -> Picture:
+    """The loss of the old task on the way from its weights to the plain network's, and two parabolas that stand for it."""
 
     def panel(axes):
-        axes.plot(distance, truth, color=BLUE)
-        axes.plot(distance, parabola, color=ORANGE, ls="--")
-        top = 1.1 * float(truth.max())
-        axes.set_ylim(0, top)
+        for values, colour, line, name in (
+            (truth, BLUE, "-", "true loss"),
+            (whole, GREEN, "-.", "whole Fisher"),
+            (diagonal, ORANGE, "--", "diagonal"),
+        ):
+            axes.plot(distance[1:], values[1:], color=colour, ls=line)
+            lift = (
+                6
+                if name == "true loss" and truth[-1] >= whole[-1] or name == "whole Fisher" and whole[-1] > truth[-1]
+                else -6
+            )
+            axes.annotate(name, (1, values[-1]), (5, lift if name != "diagonal" else 0), textcoords="offset points", color=colour, va="center",
+                          annotation_clip=False)  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.5, 1], ["after the\nfirst task", "half-way", "after the\nsecond"])
         axes.set_ylabel(f"rise of the loss on {task.name}")
-        inside = parabola < 0.8 * top
-        axes.annotate(
-            "parabola",
-            (distance[inside][-1], parabola[inside][-1]),
-            (-6, 0),
-            textcoords="offset points",
-            color=ORANGE,
-            ha="right",
-        )
-        axes.annotate(
-            "true loss",
-            (distance[-4], truth[-4]),
-            (0, -14),
-            textcoords="offset points",
-            color=BLUE,
-            ha="right",
-            va="top",
-        )
 
     return draw(
-        f"Rise of the loss on {task.name} along the straight line from the weights after the first task to those of the plain "
-        "network after the second. "
-        f"The true loss rises to {truth[-1]:.2g}, the parabola of the diagonal Fisher to {parabola[-1]:.2g}.",
+        f"Rise of the loss on {task.name}, on a logarithmic axis, along the straight line from the weights after the first task to those of the plain network after the second. "
+        f"It ends at {truth[-1]:.2g}; the parabola of the whole Fisher at {whole[-1]:.2g}, that of its diagonal far below at {diagonal[-1]:.2g}.",
         panel,
     )
 
@@ -382,6 +374,7 @@ def paths(plane: dict, tasks) -> Picture:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_aspect("equal")
+            axes.spines[:].set_visible(False)
             axes.set_title(f"shade: low loss on {tasks[place].name}")
 
         return panel
@@ -401,15 +394,14 @@ def held_pixels(mean_image: Tensor, fisher_of_pixels: Tensor, task) -> Picture:
     def shown(image):
         def panel(axes):
             axes.imshow(1 - image / image.max(), cmap="gray", vmin=0, vmax=1)
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set_axis_off()
 
         return panel
 
     share = float((fisher_of_pixels < 0.01 * fisher_of_pixels.max()).float().mean())
     return draw(
         f"Two pictures of 28 by 28 pixels. First the mean image of {task.name}. Second, for each pixel, the Fisher information of "
-        f"the weights that read it: dark where strokes vary, and under a hundredth of its maximum on {share:.0%} of the pixels, mostly around the edge.",
+        f"the weights that read it: dark where strokes vary, and under a hundredth of its maximum on {share:.0%} of the pixels.",
         shown(mean_image),
         shown(fisher_of_pixels),
         size=(3.0, 3.0),

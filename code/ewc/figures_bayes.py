@@ -100,7 +100,7 @@ def parabolas_add(theta: Tensor, kept: Tensor, new: Tensor, whole: Tensor) -> Pi
         axes.plot(theta, kept, color=BLUE, ls="--")
         axes.plot(theta, new, color=ORANGE, ls="-.")
         axes.plot(theta, total, color=INK)
-        every = slice(None, None, max(1, len(theta) // 30))
+        every = slice(None, None, max(1, len(theta) // 45))
         axes.plot(theta[every], whole[every] + lift, color=GREEN, ls="", marker="o", ms=4.5)
         top = 16
         axes.set_ylim(0, top)
@@ -115,7 +115,7 @@ def parabolas_add(theta: Tensor, kept: Tensor, new: Tensor, whole: Tensor) -> Pi
             place = inside[0] if side < 0 else inside[-1]
             _label(axes, text, (theta[place], values[place]), (8 * side, 0), colour, ha="right" if side < 0 else "left")
         x = float(theta[total.argmin()])
-        _label(axes, "their sum; dots: the\nparabola of all readings", (x, 0.86 * top), (0, 0), INK, ha="center")
+        _label(axes, "their sum; dots: the parabola of all readings", (x, top), (0, 9), INK, ha="center")
 
     return draw(
         "Three parabolas over the weight of the stone: the card of the morning with its lowest point at "
