@@ -89,7 +89,7 @@ lint: setup
 	@$(RUN) codespell_lib .
 
 bench: setup
-	@set -e; for file in tests/benchmarks/*.py; do echo "$$file"; .venv/bin/python "$$file"; done
+	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; .venv/bin/python "$$file"; done
 
 serve:
 	@[ -e _build/html/index.html ] || { echo "There is no book yet: make book" >&2; exit 1; }

@@ -302,7 +302,7 @@ def parabola_and_truth(distance: Tensor, truth: Tensor, diagonal: Tensor, whole:
             axes.plot(distance[1:], values[1:], color=colour, ls=line)
             lift = (
                 6
-                if name == "true loss" and truth[-1] >= whole[-1] or name == "whole Fisher" and whole[-1] > truth[-1]
+                if (name == "true loss" and truth[-1] >= whole[-1]) or (name == "whole Fisher" and whole[-1] > truth[-1])
                 else -6
             )
             axes.annotate(name, (1, values[-1]), (5, lift if name != "diagonal" else 0), textcoords="offset points", color=colour, va="center",

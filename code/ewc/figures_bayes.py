@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Picture, draw
-
+from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, Picture, draw
 
 SINGLE = (4.4, 2.9)  # a panel alone is drawn small and shown large, so that its letters can be read on a phone
 
@@ -287,11 +286,11 @@ def logistic_and_gaussian(grid, truth: Tensor, gaussian: Tensor) -> Picture:
         _shade(axes, grid, truth, BLUE)
         _outline(axes, grid, gaussian, ORANGE, linestyles="--")
         _plane(axes)
-        axes.set_xlim(-1.5, 6)
-        axes.set_ylim(-1.5, 6)
+        axes.set_xlim(-1.3, 6.2)
+        axes.set_ylim(-1, 6.5)
         axes.set_aspect("equal")
-        _label(axes, "grid, shaded", (5.8, 5.4), (0, 0), BLUE, ha="right")
-        _label(axes, "Gaussian, dashed", (5.8, 4.8), (0, 0), ORANGE, ha="right")
+        _label(axes, "grid, shaded", (6, 6.3), (0, 0), BLUE, ha="right")
+        _label(axes, "Gaussian, dashed", (6, 5.7), (0, 0), ORANGE, ha="right")
 
     return draw(
         "Regions of 50, 90 and 99 percent of a posterior over two weights, and the ellipses of its Laplace approximation. The inner ones agree; the outer region of the posterior "

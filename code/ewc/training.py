@@ -132,16 +132,19 @@ def learn_in_sequence(
 
 def accuracy(model: nn.Module, task: Task, *, batch_size: int = 5000) -> float:
     """The share of the task's test images that the model puts into the right class, in eval mode; the model's mode is kept."""
-    mode = model.training
+    modes = {module: module.training for module in model.modules()}  # a part of the model may be frozen in eval mode
     model.eval()
-    with torch.no_grad():
-        right = sum(
-            (model(inputs).argmax(1) == targets).sum()
-            for inputs, targets in zip(
-                task.test_inputs.split(batch_size), task.test_targets.split(batch_size), strict=True
+    try:
+        with torch.no_grad():
+            right = sum(
+                (model(inputs).argmax(1) == targets).sum()
+                for inputs, targets in zip(
+                    task.test_inputs.split(batch_size), task.test_targets.split(batch_size), strict=True
+                )
             )
-        )
-    model.train(mode)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return right.item() / len(task.test_targets)
 
 
@@ -166,6 +169,8 @@ def _batches(inputs, targets, size, seed):
 
 
 def _warn_of_divergence(penalty, learning_rate, momentum):
+    if not hasattr(penalty, "largest_curvature"):
+        return
     curvature = penalty.largest_curvature()
     bound = 2 * (1 + momentum)
     if learning_rate * curvature > bound:

@@ -62,7 +62,9 @@ def whole_state(model):
     """Everything about a model that a look at its curvature must leave alone."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
-        "parameters": [(name, id(p), p.data_ptr(), p._version, p.requires_grad) for name, p in model.named_parameters()],
+        "parameters": [
+            (name, id(p), p.data_ptr(), p._version, p.requires_grad) for name, p in model.named_parameters()
+        ],
         "values": {name: value.clone() for name, value in model.state_dict().items()},
         "gradients": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
         "buffers": [(name, id(buffer)) for name, buffer in model.named_buffers()],
@@ -183,7 +185,10 @@ _features, _tokens, _words = (4,), (3, 4), "words"
 ZOO = {
     "linear": (_linear, _features),
     "one linear layer": (lambda: nn.Linear(4, 3), _features),
-    "linear without bias": (_sequence(lambda: nn.Linear(4, 5, bias=False), nn.Tanh, lambda: nn.Linear(5, 3)), _features),
+    "linear without bias": (
+        _sequence(lambda: nn.Linear(4, 5, bias=False), nn.Tanh, lambda: nn.Linear(5, 3)),
+        _features,
+    ),
     "linear, ReLU in place": (
         _sequence(lambda: nn.Linear(4, 9), lambda: nn.ReLU(inplace=True), lambda: nn.Linear(9, 3)),
         _features,
@@ -201,7 +206,10 @@ ZOO = {
         _flat(lambda: nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 2), groups=2), 6 * 2 * 7),
         (4, 3, 4),
     ),
-    "conv 2d, depthwise, dilation": (_flat(lambda: nn.Conv2d(3, 3, 2, dilation=2, groups=3, bias=False), 3 * 4), (3, 4, 4)),
+    "conv 2d, depthwise, dilation": (
+        _flat(lambda: nn.Conv2d(3, 3, 2, dilation=2, groups=3, bias=False), 3 * 4),
+        (3, 4, 4),
+    ),
     "conv 2d, circular padding": (
         _flat(lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), 3 * 9),
         (2, 3, 3),
@@ -217,9 +225,7 @@ ZOO = {
         (2, 2, 2),
     ),
     "token axis": (
-        lambda: Function(
-            lambda m, x: m.head(m.embed(x).tanh().mean(1)), embed=nn.Linear(4, 5), head=nn.Linear(5, 3)
-        ),
+        lambda: Function(lambda m, x: m.head(m.embed(x).tanh().mean(1)), embed=nn.Linear(4, 5), head=nn.Linear(5, 3)),
         _tokens,
     ),
     "tokens folded into the examples": (
@@ -245,7 +251,9 @@ ZOO = {
         _tokens,
     ),
     "examples in reverse order within": (
-        lambda: Function(lambda m, x: m.head(m.embed(x.flip(0)).tanh()).flip(0), embed=nn.Linear(4, 5), head=nn.Linear(5, 3)),
+        lambda: Function(
+            lambda m, x: m.head(m.embed(x.flip(0)).tanh()).flip(0), embed=nn.Linear(4, 5), head=nn.Linear(5, 3)
+        ),
         _features,
     ),
     "embedding": (
@@ -292,12 +300,18 @@ ZOO = {
         _tokens,
     ),
     "GroupNorm": (
-        _sequence(lambda: nn.Conv2d(2, 4, 2), lambda: nn.GroupNorm(2, 4), nn.Tanh, nn.Flatten, lambda: nn.Linear(16, 3)),
+        _sequence(
+            lambda: nn.Conv2d(2, 4, 2), lambda: nn.GroupNorm(2, 4), nn.Tanh, nn.Flatten, lambda: nn.Linear(16, 3)
+        ),
         (2, 3, 3),
     ),
     "InstanceNorm": (
         _sequence(
-            lambda: nn.Conv1d(2, 3, 2, bias=False), lambda: nn.InstanceNorm1d(3, affine=True), nn.Tanh, nn.Flatten, lambda: nn.Linear(9, 3)
+            lambda: nn.Conv1d(2, 3, 2, bias=False),
+            lambda: nn.InstanceNorm1d(3, affine=True),
+            nn.Tanh,
+            nn.Flatten,
+            lambda: nn.Linear(9, 3),
         ),
         (2, 4),
     ),
@@ -306,7 +320,9 @@ ZOO = {
         _features,
     ),
     "BatchNorm 2d in eval": (
-        _batch_norm(lambda: nn.BatchNorm2d(3), lambda: nn.Conv2d(2, 3, 2), nn.Tanh, nn.Flatten, lambda: nn.Linear(12, 3)),
+        _batch_norm(
+            lambda: nn.BatchNorm2d(3), lambda: nn.Conv2d(2, 3, 2), nn.Tanh, nn.Flatten, lambda: nn.Linear(12, 3)
+        ),
         (2, 3, 3),
     ),
     "bare parameter (class token)": (_class_token, _tokens),

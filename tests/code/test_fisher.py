@@ -38,7 +38,9 @@ def table(name):
 def arguments_of(labels, inputs, classes=3, samples=2):
     """Targets and draws for a label mode: what to hand to diagonal_fisher, and what the loop needs."""
     targets = torch.arange(len(inputs)) % classes
-    draws = torch.rand(len(inputs), samples, generator=torch.Generator().manual_seed(3), dtype=torch.get_default_dtype())
+    draws = torch.rand(
+        len(inputs), samples, generator=torch.Generator().manual_seed(3), dtype=torch.get_default_dtype()
+    )
     keywords = {"samples": samples, "generator": torch.Generator().manual_seed(3)} if labels == "sampled" else {}
     return {"targets": targets if labels == "empirical" else None, "labels": labels, **keywords}, targets, draws
 
@@ -237,7 +239,15 @@ def prepared(name):
 @pytest.mark.parametrize("function", [diagonal_fisher, full_fisher])
 @pytest.mark.parametrize(
     "name",
-    ["linear", "BatchNorm 1d in eval", "BatchNorm 2d in eval", "spectral_norm", "weight_norm", "tied embedding", "LSTM"],
+    [
+        "linear",
+        "BatchNorm 1d in eval",
+        "BatchNorm 2d in eval",
+        "spectral_norm",
+        "weight_norm",
+        "tied embedding",
+        "LSTM",
+    ],
 )
 def test_parameters_buffers_gradients_modes_and_hooks_are_left_alone(name, function):
     model, inputs = prepared(name)
@@ -279,7 +289,14 @@ def test_a_model_with_an_old_style_weight_norm_can_still_be_used_afterwards():
 # ---- the whole matrix
 
 
-SMALL = ["linear", "conv 1d, stride, padding, dilation", "tied embedding", "same layer twice", "frozen first layer", "LSTM"]
+SMALL = [
+    "linear",
+    "conv 1d, stride, padding, dilation",
+    "tied embedding",
+    "same layer twice",
+    "frozen first layer",
+    "LSTM",
+]
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -343,9 +360,7 @@ def backpack_diagonal(layers, inputs, targets, extension, attribute):
 NETWORKS = {
     "linear": lambda: (nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)), torch.randn(9, 6)),
     "convolution": lambda: (
-        nn.Sequential(
-            nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), nn.Sigmoid(), nn.Flatten(), nn.Linear(36, 4)
-        ),
+        nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), nn.Sigmoid(), nn.Flatten(), nn.Linear(36, 4)),
         torch.randn(9, 2, 5, 5),
     ),
 }
@@ -432,7 +447,11 @@ REFUSED = {
     "overflow": (lambda: (overflowing(), 1e10 * X), {}, ["not finite"]),
     "a column of scores": (lambda: (nn.Linear(4, 1), X), {}, ["logits", "(1, 1)", "2 or more classes"]),
     "scores per token": (lambda: (nn.Linear(4, 3), X[:, None]), {}, ["logits", "(1, 1, 3)"]),
-    "a dictionary of outputs": (lambda: (Function(lambda m, x: {"y": m.a(x)}, a=nn.Linear(4, 3)), X), {}, ["logits", "dict"]),
+    "a dictionary of outputs": (
+        lambda: (Function(lambda m, x: {"y": m.a(x)}, a=nn.Linear(4, 3)), X),
+        {},
+        ["logits", "dict"],
+    ),
     "no dependence": (
         lambda: (Function(lambda m, x: x[:, :3].clone(), a=nn.Linear(4, 3)), X),
         {},

@@ -85,13 +85,18 @@ def test_gradient_is_lambda_fisher_distance(anchors, decay):
     now = values(penalty.model)
     for name, found in zip(now, gradient(penalty), strict=True):
         wanted = sum(
-            7 * decay ** (2 - task) * fisher[name] * (now[name] - (memory[-1][0] if anchors == "merged" else anchor)[name])
+            7
+            * decay ** (2 - task)
+            * fisher[name]
+            * (now[name] - (memory[-1][0] if anchors == "merged" else anchor)[name])
             for task, (anchor, fisher) in enumerate(memory)
         )
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("maker", [lambda m: EWC(m, 3.0), lambda m: EWC(m, 3.0, anchors="merged", decay=0.5), lambda m: L2(m, 3.0)])
+@pytest.mark.parametrize(
+    "maker", [lambda m: EWC(m, 3.0), lambda m: EWC(m, 3.0, anchors="merged", decay=0.5), lambda m: L2(m, 3.0)]
+)
 def test_gradient_passes_finite_differences(maker):
     model = network()
     penalty = maker(model)
@@ -431,7 +436,9 @@ def test_a_loaded_state_does_not_share_memory_with_the_file_or_the_giver():
 def changed(**changes):
     penalty = EWC(network())
     penalty.consolidate(data(0))
-    state = penalty.state_dict() | {name.replace("__", "/").replace("_w", ".w"): value for name, value in changes.items()}
+    state = penalty.state_dict() | {
+        name.replace("__", "/").replace("_w", ".w"): value for name, value in changes.items()
+    }
     return {name: value for name, value in state.items() if value is not None}
 
 
@@ -478,7 +485,9 @@ def test_largest_curvature_is_the_largest_entry_of_the_penaltys_hessian(options)
     memory = learned(penalty)
     decay = options.get("decay", 1)
     sums = {name: sum(decay ** (2 - task) * f[name] for task, (_, f) in enumerate(memory)) for name in memory[0][1]}
-    assert penalty.largest_curvature() == pytest.approx(7 * max(value.max().item() for value in sums.values()), rel=1e-10)
+    assert penalty.largest_curvature() == pytest.approx(
+        7 * max(value.max().item() for value in sums.values()), rel=1e-10
+    )
 
 
 def test_largest_curvature_of_l2_is_its_strength():
