@@ -63,7 +63,8 @@ class Record:
     def model(self, name: str) -> torch.nn.Module:
         """The network of the run, on the CPU, with the weights kept under `name`, for example ``"after 1"``."""
         network = mlp(self.configuration["hidden"])
-        torch.nn.utils.vector_to_parameters(self.tensors[name], network.parameters())
+        # A copy: the parameters become views of it, and training them must not write into the record.
+        torch.nn.utils.vector_to_parameters(self.tensors[name].clone(), network.parameters())
         return network
 
 
