@@ -3,7 +3,7 @@
 # Only relative paths and `.venv/bin/python -m …`: so a folder with a space in its name works, and so does a moved one.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help book test serve lint bench clean setup vendor browser
+.PHONY: help picture book test serve lint bench clean setup vendor browser
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -90,6 +90,12 @@ lint: setup
 
 bench: setup
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; .venv/bin/python "$$file"; done
+
+# The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data.
+picture: setup
+	@.venv/bin/python -c 'import ewc; from ewc import experiments as e, figures; \
+	  runs = {method: [e.run(e.two_tasks, method=method, seed=seed) for seed in range(5)] for method in ("plain", "ewc")}; \
+	  figures.kept(runs["plain"], runs["ewc"], ewc.paired()).save("book/assets/readme.svg")'
 
 serve:
 	@[ -e _build/html/index.html ] || { echo "There is no book yet: make book" >&2; exit 1; }

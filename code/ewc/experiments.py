@@ -118,6 +118,7 @@ def key_of(experiment: Callable, tasks: list[Task], configuration: dict, seed: i
         "experiment": _meaning(inspect.getsource(experiment)),
         "modules": {name: _meaning(_source(name)) for name in experiment.modules(configuration)},
         "configuration": configuration,
+        "looks": LOOKS,
         "seed": seed,
         "data": [task.checksum for task in tasks],
         "device": device().type,

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib
 import torch
@@ -66,6 +67,19 @@ class Picture:
 
     def __repr__(self) -> str:
         return self.alt
+
+    def save(self, path: str | Path) -> None:
+        """Write the panels side by side into one SVG file, on white, for places that have no page around it."""
+        sizes = [[float(number) for number in re.search(r'viewBox="0 0 (\S+) (\S+)"', panel).groups()] for panel in self.panels]
+        across = [sum(width for width, _ in sizes[:place]) for place in range(len(sizes))]
+        placed = [panel.replace("<svg ", f'<svg x="{x}" ', 1) for panel, x in zip(self.panels, across, strict=True)]
+        width, height = sum(width for width, _ in sizes), max(height for _, height in sizes)
+        Path(path).write_text(
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" color="#1f2328">'
+            f"<title>{html.escape(self.alt)}</title>"
+            f'<rect width="100%" height="100%" fill="#fff"/>{"".join(placed)}</svg>\n',
+            "utf8",
+        )
 
 
 def draw(alt: str, *panels: Callable, size: tuple[float, float] | None = None) -> Picture:

@@ -1,27 +1,24 @@
-"""How the benchmarks time: every candidate in turn, several rounds, the median; so that a busy moment hits all alike."""
+"""How the benchmarks measure: the medians of repeats that take turns, so that a busy machine slows all of them alike."""
 
 import statistics
-import sys
 import time
 
 
-def medians(candidates, rounds):
-    """Seconds of each named function, as the median of interleaved rounds, after one round that is not counted."""
-    seconds = {name: [] for name in candidates}
-    for turn in range(rounds + 1):
-        for name, work in candidates.items():
-            started = time.perf_counter()
+def medians(*works, repeats=3):
+    """Seconds that each piece of work takes: once to warm up, then `repeats` times, by turns."""
+    seconds = [[] for _ in works]
+    for turn in range(repeats + 1):
+        for kept, work in zip(seconds, works, strict=True):
+            start = time.perf_counter()
             work()
             if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                kept.append(time.perf_counter() - start)
+    return [statistics.median(kept) for kept in seconds]
 
 
-def hold(bars):
-    """Print each bar with what was found; exit with 1 when one is missed. `bars` are (what, found, limit, "at most" or "at least")."""
-    missed = 0
-    for what, found, limit, side in bars:
-        good = found <= limit if side == "at most" else found >= limit
-        missed += not good
-        print(f"  {'ok    ' if good else 'MISSED'}  {what}: {found:.3g}, {side} {limit:g}")
-    sys.exit(1 if missed else 0)
+def verdict(*bars):
+    """0 where every bar (text, held) was held; else each missed one is said, and 1."""
+    missed = [text for text, held in bars if not held]
+    for text in missed:
+        print(f"MISSED: {text}")
+    return int(bool(missed))

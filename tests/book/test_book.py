@@ -12,7 +12,20 @@ from building import PAGES, is_chapter, source
 CHAPTERS = [page for page in PAGES if is_chapter(page)]
 
 # Results that this edition stands for, with the full data: (page, name of a number) → (lowest, highest) value.
-BOUNDS = {}
+FORGETTING, LAST = "book/forgetting/catastrophic-forgetting", "book/elastic/mnist-to-fashion-mnist"
+BOUNDS = {
+    (FORGETTING, "first-before"): (96, 99),
+    (FORGETTING, "first-after"): (10, 40),
+    (FORGETTING, "joint-first"): (94, 99),
+    (LAST, "plain-first"): (10, 40),
+    (LAST, "ewc-first"): (93, 98),
+    (LAST, "ewc-second"): (85, 88),
+    (LAST, "l2-best"): (75, 90),
+    ("book/bayes/fisher-information", "share-empirical"): (0.1, 5),
+    ("book/bayes/fisher-information", "kl-slope"): (2.8, 3.2),
+    ("book/bayes/laplace-approximation", "kl-law"): (-1.2, -0.9),
+    ("book/elastic/deriving-ewc", "tilt"): (10, 1000),
+}
 
 
 @pytest.fixture(params=["real", "embedded"])

@@ -1,148 +1,277 @@
-"""Runs are remembered under all that they depend on, whole or not at all."""
+"""What a run is remembered under, and that what is read back is what was run."""
 
+import ast
+import inspect
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from ewc import experiments, page, tasks
+from ewc import experiments
+from small_tasks import blobs
 
-TINY = {"steps": 2, "hidden": (4,), "batch_size": 16}
+ROOMS = Path(experiments.__file__).parent
+
+# Each experiment in a form that takes a moment, in each of its variants.
+TINY = {
+    "two_tasks": [
+        {"method": method, "strength": strength, "steps": 3, "hidden": (4,)}
+        for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0))
+    ],
+    "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
+}
+VARIANTS = [pytest.param(name, tiny, id=f"{name} {tiny.get('method', '')}") for name, all_ in TINY.items() for tiny in all_]
 
 
-@pytest.fixture(autouse=True)
-def aside(monkeypatch, tmp_path):
-    """Records of their own, and the stand-ins."""
+def images(name, seed):
+    """A task of the size of the book's images, and small otherwise."""
+    task = blobs(name, n=60, features=784, classes=10, seed=seed)
+    return replace(task, **{k: getattr(task, k).view(-1, 1, 28, 28) for k in ("train_inputs", "test_inputs")})
+
+
+@pytest.fixture
+def tasks(monkeypatch, tmp_path):
+    """Two tiny tasks in place of the book's, and an empty folder for records."""
+    pair = (images("first", 0), images("second", 1))
+    monkeypatch.setattr(experiments, "paired", lambda: pair)
+    monkeypatch.setattr(experiments, "device", lambda: torch.device("cpu"))
     monkeypatch.setenv("EWC_RECORDS", str(tmp_path / "records"))
-    monkeypatch.setenv("EWC_DATA", "embedded")
-    tasks.find_data.cache_clear()
-    yield
-    tasks.find_data.cache_clear()
+    return pair
 
 
-def key(experiment=experiments.two_tasks, seed=0, **configuration):
-    return experiments.key_of(experiment, tasks.paired(), {"method": "ewc", **configuration}, seed)
+def filled(name, tiny):
+    """The configuration with its defaults, as `run` hands it on."""
+    parameters = inspect.signature(getattr(experiments, name)).parameters
+    defaults = {key: p.default for key, p in parameters.items() if key not in ("tasks", "seed")}
+    return defaults | tiny
 
 
-def test_a_run_is_made_once_and_read_back_whole(monkeypatch):
-    first = experiments.run(experiments.two_tasks, method="ewc", strength=3.0, **TINY)
-    monkeypatch.setattr(experiments, "learn_in_sequence", None)  # a second training would fail
-    again = experiments.run(experiments.two_tasks, method="ewc", strength=3.0, **TINY)
-    assert vars(again).keys() == vars(first).keys() and again.result == first.result
-    assert again.configuration == first.configuration and again.configuration["strength"] == 3.0
-    for name, tensor in first.tensors.items():
-        assert torch.equal(again.tensors[name], tensor)
-    assert torch.equal(
-        torch.nn.utils.parameters_to_vector(again.model("after 2").parameters()), first.tensors["after 2"]
-    )
+def key(tasks, name="two_tasks", seed=0, **changes):
+    configuration = filled(name, TINY[name][-1]) | changes
+    return experiments.key_of(getattr(experiments, name), tasks, configuration, seed)
 
 
-def test_the_key_knows_configuration_seed_data_device_and_version(monkeypatch):
-    keys = {key(), key(strength=1.0), key(seed=1), key(method="plain"), key(experiments.fisher_of_labels)}
-    monkeypatch.setattr(experiments, "device", lambda: torch.device("cuda"))
-    keys.add(key())
-    monkeypatch.undo()
-    monkeypatch.setattr(torch, "__version__", "0")
-    keys.add(key())
-    monkeypatch.undo()
-    keys.add(experiments.key_of(experiments.two_tasks, tasks.paired()[::-1], {"method": "ewc"}, 0))
-    assert len(keys) == 8
+def test_every_experiment_is_tried_here():
+    marked = {name for name, value in vars(experiments).items() if hasattr(value, "modules")}
+    assert marked == TINY.keys()
+
+
+# ---- the key
+
+
+def test_the_key_is_the_same_for_the_same_run(tasks):
+    assert key(tasks) == key(tasks)
+    assert len(key(tasks)) == 16
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "l2"},
+        {"strength": 2.0},
+        {"steps": 4},
+        {"hidden": (5,)},
+        {"hidden": (4, 4)},
+        {"batch_size": 64},
+        {"learning_rate": 0.01},
+        {"momentum": 0.0},
+        {"seed": 1},
+    ],
+)
+def test_the_key_changes_with_the_configuration_and_the_seed(tasks, changes):
+    assert key(tasks, **changes) != key(tasks)
+
+
+def test_the_key_changes_with_the_data_their_order_the_device_and_torch(tasks, monkeypatch):
+    seen = {key(tasks), key(tasks[::-1]), key((tasks[0], replace(tasks[1], checksum="other")))}
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "device", lambda: torch.device("cuda"))
+        seen.add(key(tasks))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "99.0")
+        seen.add(key(tasks))
+    assert len(seen) == 5
+
+
+def test_the_key_knows_the_experiment(tasks):
+    assert key(tasks, "fisher_of_labels") != key(tasks)
+
+
+def test_the_key_knows_the_steps_at_which_a_run_is_looked_at(tasks, monkeypatch):
+    before = key(tasks)
+    monkeypatch.setattr(experiments, "LOOKS", (0, 1))
+    assert key(tasks) != before
 
 
 def with_source(monkeypatch, module, change):
+    """Let `module` read as if `change` had been made to its code."""
     real = experiments._source
     monkeypatch.setattr(experiments, "_source", lambda name: change(real(name)) if name == module else real(name))
 
 
-def test_code_of_a_module_changes_the_key_of_what_runs_through_it_and_of_nothing_else(monkeypatch):
-    plain, elastic = key(method="plain"), key(method="ewc")
-    with_source(monkeypatch, "fisher", lambda source: source + "\nadded = 1\n")
-    assert key(method="ewc") != elastic and key(method="plain") == plain
-    monkeypatch.undo()
-    with_source(monkeypatch, "training", lambda source: source + "\nadded = 1\n")
-    assert key(method="ewc") != elastic and key(method="plain") != plain
-    monkeypatch.undo()
-    with_source(monkeypatch, "figures", lambda source: source + "\nadded = 1\n")
-    assert key(method="ewc") == elastic and key(method="plain") == plain
+def with_a_constant(source):
+    return f"{source}\nANOTHER_CONSTANT = 1\n"
 
 
-def test_comments_and_docstrings_do_not_count(monkeypatch):
-    before = key()
-    with_source(
-        monkeypatch,
-        "fisher",
-        lambda source: source.replace('"""Fisher information of', '"""The Fisher information of', 1) + "\n# a remark\n",
-    )
-    assert key() == before
+def with_other_comments(source):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node):
+            node.body[0].value.value = "Said in other words."
+    return "# Another comment.\n\n" + ast.unparse(tree)
 
 
-@pytest.mark.parametrize(
-    ("experiment", "configuration"),
-    [
-        (experiments.two_tasks, {"method": "plain", **TINY}),
-        (experiments.two_tasks, {"method": "l2", "strength": 0.1, **TINY}),
-        (experiments.two_tasks, {"method": "ewc", **TINY}),
-        (experiments.fisher_of_labels, {"examples": 20, "passes": 1, "hidden": (4,)}),
-    ],
-)
-def test_the_key_covers_every_module_that_a_run_goes_through(experiment, configuration):
-    tasks.paired()  # the loading of data is covered by their checksum
-    rooms = Path(experiments.__file__).parent
-    entered = set()
+@pytest.mark.parametrize(("name", "tiny"), VARIANTS)
+def test_the_key_changes_with_the_code_of_each_module_it_depends_on_but_not_with_comments(tasks, monkeypatch, name, tiny):
+    experiment, configuration = getattr(experiments, name), filled(name, tiny)
+    before = experiments.key_of(experiment, tasks, configuration, 0)
+    modules = experiment.modules(configuration)
+    for module in (path.stem for path in ROOMS.glob("*.py") if path.stem != "experiments"):
+        with monkeypatch.context() as patch:
+            with_source(patch, module, with_other_comments)
+            assert experiments.key_of(experiment, tasks, configuration, 0) == before, module
+        with monkeypatch.context() as patch:
+            with_source(patch, module, with_a_constant)
+            changed = experiments.key_of(experiment, tasks, configuration, 0) != before
+            assert changed == (module in modules), module
 
-    def note(frame, event, _):
-        if event == "call" and Path(frame.f_code.co_filename).parent == rooms:
-            entered.add(Path(frame.f_code.co_filename).stem)
 
-    sys.setprofile(note)
+def test_the_key_changes_with_the_experiments_own_code_but_not_with_its_comments(tasks, monkeypatch):
+    before, real = key(tasks), inspect.getsource
+
+    def edited(old, new):
+        def read(thing):
+            source = real(thing)
+            assert old in source
+            return source.replace(old, new)
+
+        return read
+
+    monkeypatch.setattr(inspect, "getsource", edited("weights = {}", "weights = {}  # by name"))
+    assert key(tasks) == before
+    monkeypatch.setattr(inspect, "getsource", edited("Learn the first task", "Take up the first task"))
+    assert key(tasks) == before
+    monkeypatch.setattr(inspect, "getsource", edited('anchors="merged"', 'anchors="separate"'))
+    assert key(tasks) != before
+
+
+@pytest.mark.parametrize(("name", "tiny"), VARIANTS)
+def test_all_code_that_a_run_executes_is_covered_by_its_key(tasks, name, tiny):
+    experiment, executed, here = getattr(experiments, name), set(), set()
+
+    def trace(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.parent == ROOMS:
+            (here if path.stem == "experiments" else executed).add(
+                frame.f_code.co_qualname if path.stem == "experiments" else path.stem
+            )
+
+    configuration = filled(name, tiny)
+    experiment(list(tasks), seed=0, **configuration)  # what torch imports late is not to be traced
+    sys.setprofile(trace)
     try:
-        experiments.run(experiment, **configuration)
+        experiment(list(tasks), seed=0, **configuration)
     finally:
         sys.setprofile(None)
-    assert "training" in entered
-    assert entered - {"experiments", "page"} <= set(experiment.modules(configuration))
+    assert executed <= set(experiment.modules(configuration))
+    assert executed  # something was seen
+    assert {qualified.split(".")[0] for qualified in here} == {name}  # of this file, only the experiment itself
 
 
-@pytest.mark.parametrize("damage", ["half a record", "no tensors", "half the tensors"])
-def test_a_damaged_record_is_made_again(damage):
-    record = experiments.run(experiments.two_tasks, method="plain", **TINY)
-    folder = experiments.records_folder() / record.key
-    if damage == "half a record":
-        (folder / "record.json").write_text((folder / "record.json").read_text()[:50])
-    elif damage == "no tensors":
-        (folder / "tensors.safetensors").unlink()
+# ---- the record
+
+
+@pytest.mark.parametrize(("name", "tiny"), VARIANTS)
+def test_what_is_read_back_is_what_was_run_and_nothing_is_trained_twice(tasks, monkeypatch, name, tiny):
+    first = experiments.run(getattr(experiments, name), **tiny)
+
+    def trained(*_, **__):
+        raise AssertionError("it was trained again")
+
+    monkeypatch.setattr(experiments, "fit", trained)
+    monkeypatch.setattr(experiments, "learn_in_sequence", trained)
+    second = experiments.run(getattr(experiments, name), **tiny)
+    assert json.dumps(first.result) == json.dumps(second.result)
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(torch.equal(value, second.tensors[key]) for key, value in first.tensors.items())
+    for part in ("key", "name", "configuration", "seed", "device", "data", "versions", "seconds", "finished"):
+        assert getattr(first, part) == getattr(second, part), part
+    assert second.configuration == json.loads(json.dumps(filled(name, tiny)))
+    with pytest.raises(AssertionError, match="trained again"):
+        experiments.run(getattr(experiments, name), seed=1, **tiny)
+
+
+def test_a_record_holds_the_weights_after_each_task(tasks):
+    record = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    assert record.matrix.values.shape == (2, 2)
+    for place in (0, 1):
+        model = record.model(f"after {place + 1}")
+        for other, wanted in zip(tasks, record.result["matrix"][place], strict=True):
+            assert experiments.accuracy(model, other) == pytest.approx(wanted)
+    assert len(record.result["untrained"]) == 2
+    assert [look["step"] for look in record.result["looks"]] == [0, 1, 2, 3] * 2
+
+
+def test_the_weights_of_a_plain_run_are_not_trained_again_when_ewcs_strength_changes(tasks, monkeypatch):
+    plain = {"method": "plain", "steps": 3, "hidden": (4,)}
+    before = experiments.run(experiments.two_tasks, **plain).key
+    for size in experiments._SIZE.values():
+        monkeypatch.setitem(size, "strength", 12345.0)
+    assert experiments.run(experiments.two_tasks, **plain).key == before
+
+
+def test_an_argument_that_an_experiment_has_not_is_refused(tasks):
+    with pytest.raises(TypeError, match="lambda_"):
+        experiments.run(experiments.two_tasks, lambda_=1)
+
+
+@pytest.mark.parametrize("fault", ["tensors", "numbers", "move"])
+def test_a_record_that_could_not_be_written_whole_is_not_there(tasks, monkeypatch, fault):
+    tiny, folder = TINY["two_tasks"][0], experiments.records_folder()
+
+    def broken(*arguments, **_):
+        if fault == "tensors":
+            Path(arguments[1]).write_bytes(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        if fault == "tensors":
+            patch.setattr(experiments, "save_file", broken)
+        elif fault == "numbers":
+            patch.setattr(Path, "write_text", broken)
+        else:
+            patch.setattr(Path, "replace", broken)
+        with pytest.raises(OSError, match="disk full"):
+            experiments.run(experiments.two_tasks, **tiny)
+    assert list(folder.iterdir()) == []
+    experiments.run(experiments.two_tasks, **tiny)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_run_killed_while_it_wrote_leaves_nothing_that_is_read(tasks):
+    folder = experiments.records_folder()
+    record = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    whole = folder / record.key
+    whole.rename(folder / "unfinished-abc")  # as a kill before the move would leave it
+    again = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    assert again.finished >= record.finished
+    assert again.seconds != record.seconds
+    assert whole.is_dir()
+
+
+@pytest.mark.parametrize("file", ["record.json", "tensors.safetensors"])
+@pytest.mark.parametrize("harm", ["truncated", "emptied", "removed"])
+def test_a_damaged_record_is_made_again(tasks, file, harm):
+    first = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    path = experiments.records_folder() / first.key / file
+    if harm == "removed":
+        path.unlink()
     else:
-        content = (folder / "tensors.safetensors").read_bytes()
-        (folder / "tensors.safetensors").write_bytes(content[: len(content) // 2])
-    again = experiments.run(experiments.two_tasks, method="plain", **TINY)
-    assert again.result == record.result
-    assert json.loads((folder / "record.json").read_text())["key"] == record.key
-
-
-def test_a_write_that_is_cut_off_leaves_nothing_behind(monkeypatch):
-    def cut_off(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiments, "save_file", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        experiments.run(experiments.two_tasks, method="plain", **TINY)
-    assert list(experiments.records_folder().iterdir()) == []
-
-
-def test_plain_descent_has_no_strength_and_is_not_trained_again_when_that_of_ewc_changes(monkeypatch):
-    assert experiments.run(experiments.two_tasks, method="plain", **TINY).configuration["strength"] is None
-    assert experiments.run(experiments.two_tasks, method="ewc", **TINY).configuration["strength"] > 0
-
-
-def test_every_record_that_a_page_obtains_is_handed_to_it(monkeypatch):
-    rows = []
-    monkeypatch.setattr(page, "run", rows.append)
-    for _ in range(2):
-        record = experiments.run(experiments.two_tasks, method="plain", **TINY)
-    assert [row["key"] for row in rows] == [record.key] * 2
-
-
-def test_an_argument_that_the_experiment_does_not_have_is_refused():
-    with pytest.raises(TypeError, match="colour"):
-        experiments.run(experiments.two_tasks, colour="red")
+        path.write_bytes(path.read_bytes()[: -7 if harm == "truncated" else 0])
+    again = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    assert again.seconds != first.seconds
+    assert json.dumps(again.result) == json.dumps(first.result)
+    third = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    assert third.seconds == again.seconds

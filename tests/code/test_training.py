@@ -159,7 +159,7 @@ def test_a_loss_that_the_penalty_blew_up_is_reported_with_its_strength():
 # ---- the step size at which the penalty alone diverges
 
 
-def heavy_ball(penalty, model, rate, momentum, steps=6000):
+def heavy_ball(penalty, model, rate, momentum, steps=3000):
     """How far from the anchor steps of constant size on the penalty alone lead, from 1e-3 away along the steepest weight."""
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=momentum)
     with torch.no_grad():
@@ -288,7 +288,7 @@ def test_ewc_keeps_the_first_task_where_plain_descent_forgets_it():
         model = mlp((8,), inputs=8, classes=3)
         matrix, _ = learn_in_sequence(model, tasks, penalty=EWC(model, strength), **(QUICK | {"steps": 200}))
         kept[strength] = matrix.values[1, 0].item()
-    assert kept[30.0] > kept[0.0] + 0.15
+    assert kept[30.0] > kept[0.0] + 0.1
 
 
 def test_no_task_is_refused():
