@@ -70,7 +70,10 @@ class Picture:
 
     def save(self, path: str | Path) -> None:
         """Write the panels side by side into one SVG file, on white, for places that have no page around it."""
-        sizes = [[float(number) for number in re.search(r'viewBox="0 0 (\S+) (\S+)"', panel).groups()] for panel in self.panels]
+        sizes = [
+            [float(number) for number in re.search(r'viewBox="0 0 (\S+) (\S+)"', panel).groups()]
+            for panel in self.panels
+        ]
         across = [sum(width for width, _ in sizes[:place]) for place in range(len(sizes))]
         placed = [panel.replace("<svg ", f'<svg x="{x}" ', 1) for panel, x in zip(self.panels, across, strict=True)]
         width, height = sum(width for width, _ in sizes), max(height for _, height in sizes)
@@ -316,7 +319,8 @@ def parabola_and_truth(distance: Tensor, truth: Tensor, diagonal: Tensor, whole:
             axes.plot(distance[1:], values[1:], color=colour, ls=line)
             lift = (
                 6
-                if (name == "true loss" and truth[-1] >= whole[-1]) or (name == "whole Fisher" and whole[-1] > truth[-1])
+                if (name == "true loss" and truth[-1] >= whole[-1])
+                or (name == "whole Fisher" and whole[-1] > truth[-1])
                 else -6
             )
             axes.annotate(name, (1, values[-1]), (5, lift if name != "diagonal" else 0), textcoords="offset points", color=colour, va="center",
