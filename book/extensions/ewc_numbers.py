@@ -71,7 +71,7 @@ class FactsDirective(SphinxDirective):
 
 
 def collected(env):
-    """What each page published: docname → {"runs": {key: row}, "data": [row, …]}; kept with the environment."""
+    """What each page published: docname → {"runs": {key: row}, "data": [row, …], "numbers": {name: …}}; kept with the environment."""
     if not hasattr(env, "ewc_published"):
         env.ewc_published = {}
     return env.ewc_published
@@ -80,18 +80,25 @@ def collected(env):
 def collect(app: Sphinx, doctree):
     """After a page is read: myst-nb has just written what its cells published beside its other outputs."""
     env = app.env
-    page = {"runs": {}, "data": []}
+    page = {"runs": {}, "data": [], "numbers": {}}
     if env.nb_metadata[env.docname].get("glue"):
         file = Path(env.mystnb_config.output_folder, f"{env.docname}.glue.json")
         for name, output in json.loads(file.read_text("utf8")).items():
             kind, _, key = name.partition(":")
             if kind == "run":
                 page["runs"][key] = content(output["data"])
+            elif kind == "number":
+                page["numbers"][key] = content(output["data"])
             elif kind == "data":
                 page["data"] = content(output["data"])
     collected(env)[env.docname] = page
     kinds = sorted({node["what"] for node in doctree.findall(FromTheWholeBuild)})
     env.metadata[env.docname]["ewc_whole_build"] = " ".join(kinds)
+
+
+def published_on(env, docname):
+    """Name → text and runs of every number that the page's cells published."""
+    return collected(env).get(docname, {}).get("numbers", {})
 
 
 def purge(app: Sphinx, env, docname):

@@ -7,9 +7,13 @@ its name, in the syntax tree and without importing it:
     :from: first shown line holds this text (once)
     :to: last shown line holds this text (once, from there on)
     :docstring:
+    :equation: eq-fisher-diagonal
+    :test: tests/code/test_equations.py::test_eq_fisher_diagonal
     ```
 
-Docstrings are left out, since the chapter is the explanation; `:docstring:` keeps them.
+Docstrings are left out, since the chapter is the explanation; `:docstring:` keeps them. `:equation:` binds the lines to
+equations of the page that they compute, and `:test:`, which must be there then, to the test that holds the two together; it
+opens under the listing. What is long is folded. Where a name, a line, an equation or a test is gone, the build fails.
 """
 
 import ast
@@ -19,10 +23,12 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+FOLDED = 24   # a listing of more lines than this is folded
 
 
 def find(code: Path, name: str) -> tuple[Path, str, ast.AST]:
@@ -64,9 +70,24 @@ def the_line(lines: list[str], text: str, option: str) -> int:
     return found[0]
 
 
+class Fold(nodes.General, nodes.Element):
+    """What opens when its `summary` is pressed."""
+
+
+def visit_fold(self, node):
+    self.body.append(f"<details><summary>{self.encode(node['summary'])}</summary>")
+
+
+def depart_fold(self, node):
+    self.body.append("</details>")
+
+
 class Source(SphinxDirective):
     required_arguments = 1
-    option_spec = {"docstring": directives.flag, "from": directives.unchanged, "to": directives.unchanged}  # noqa: RUF012
+    option_spec = {  # noqa: RUF012
+        "docstring": directives.flag, "from": directives.unchanged, "to": directives.unchanged,
+        "equation": directives.unchanged_required, "test": directives.unchanged_required,
+    }  # fmt: skip
 
     def run(self):
         project = Path(self.env.srcdir)
@@ -77,18 +98,54 @@ class Source(SphinxDirective):
                 lines = lines[the_line(lines, self.options["from"], "from"):]
             if "to" in self.options:
                 lines = lines[: the_line(lines, self.options["to"], "to") + 1]
+            if ("equation" in self.options) != ("test" in self.options):
+                raise LookupError(":equation: and :test: go together: a binding needs its proof")
+            proof = find_test(project, self.options["test"]) if "test" in self.options else None
         except LookupError as problem:
             raise self.error(f"source {self.arguments[0]}: {problem.args[0]}") from problem
         self.env.note_dependency(str(file))
-        code = textwrap.dedent("\n".join(lines)).strip("\n")
-        block = nodes.literal_block(code, code, language="python")
-        self.set_source_info(block)
+        equations = self.options.get("equation", "").split()
         place = nodes.literal("", file.relative_to(project).as_posix())
         # Not Sphinx's own caption, which is numbered ("Listing 4").
         caption = nodes.paragraph("", "", place, nodes.Text(" · "), nodes.literal("", name), classes=["from-file"])
-        return [nodes.container("", caption, block, classes=["from-module"])]
+        box = nodes.container("", caption, self.listing(lines), classes=["from-module"])
+        if equations:
+            box["equations"] = equations
+            caption += nodes.Text(" computes ")
+            for number, label in enumerate(equations):
+                caption += nodes.Text(", " * bool(number))
+                caption += self.reference(label)
+            test_file, test_lines = proof
+            self.env.note_dependency(str(test_file))
+            box += Fold("", self.listing(test_lines, fold=False), summary=f"the test that holds them equal: {self.options['test']}")
+        return [box]
+
+    def listing(self, lines, fold=True):
+        code = textwrap.dedent("\n".join(lines)).strip("\n")
+        block = nodes.literal_block(code, code, language="python")
+        self.set_source_info(block)
+        return Fold("", block, summary=f"{len(lines)} lines of code") if fold and len(lines) > FOLDED else block
+
+    def reference(self, label):
+        return addnodes.pending_xref(
+            "", nodes.literal("", label), refdomain="math", reftype="eq", reftarget=label, refdoc=self.env.docname, refwarn=True
+        )
+
+
+def find_test(project: Path, test: str) -> tuple[Path, list[str]]:
+    """The file of `tests/…/test_x.py::test_name`, and the lines of that test."""
+    file, _, name = test.partition("::")
+    path = project / file
+    if not path.is_file():
+        raise LookupError(f"there is no file {file!r}")
+    text = path.read_text("utf8")
+    node = next((each for each in ast.parse(text).body if isinstance(each, DEFINITIONS) and each.name == name), None)
+    if node is None:
+        raise LookupError(f"{file} defines no test {name!r}")
+    return path, lines_of(text, node, docstring=True)
 
 
 def setup(app: Sphinx):
     app.add_directive("source", Source)
+    app.add_node(Fold, html=(visit_fold, depart_fold))
     return {"version": "1", "env_version": zlib.crc32(Path(__file__).read_bytes()), "parallel_read_safe": True}

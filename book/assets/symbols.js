@@ -1,0 +1,168 @@
+// Point at a symbol or a number (mouse, finger, Tab): its twins on the page light up and one box says what it is.
+// What it says is data at the end of the page, from book/symbols.yml and the records of the runs.
+(() => {
+  const data = JSON.parse(document.getElementById("symbols")?.textContent ?? "{}");
+
+  // The page holds plain TeX; MathJax is given the same with a class on every symbol.
+  const mathjax = window.MathJax;
+  if (mathjax) {
+    mathjax.startup = {
+      ready() {
+        MathJax.startup.defaultReady();
+        for (const input of MathJax.startup.input)
+          input.preFilters.add(({ math }) => {
+            const marked = math.start.node?.parentElement?.dataset.tex;
+            if (marked) math.math = marked;
+          });
+      },
+    };
+    addEventListener("load", () => window.MathJax.startup?.promise?.then(prepare));
+  }
+  if (!data.symbols) return;
+
+  const POINTABLE = ".sym, .num[data-runs]:not([data-runs=''])";
+  const box = document.createElement("aside");
+  box.id = "symbol-box";
+  box.setAttribute("aria-live", "polite");
+  box.hidden = true;
+  document.body.append(box);
+  let current = null, pinned = false, leaving = 0;
+
+  const idOf = (element) => element.className.baseVal ?? element.getAttribute("class");
+  const symbolOf = (element) => idOf(element).match(/(?:^| )sym-([a-z-]+)/)?.[1];
+
+  // In an equation the readable copy that MathJax keeps for screen readers takes the focus, each symbol once; beside it lies
+  // the drawn one, which is lit.
+  function prepare() {
+    for (const drawn of document.querySelectorAll("mjx-container")) {
+      const read = [...drawn.querySelectorAll("mjx-assistive-mml .sym")];
+      const seen = new Set();
+      read.forEach((element) => {
+        const symbol = data.symbols[symbolOf(element)];
+        if (!symbol) return;
+        element.setAttribute("aria-label", `${symbol.reading}, ${symbol.name}`);
+        if (drawn.hasAttribute("display") && !seen.has(symbol)) element.setAttribute("tabindex", "0");
+        seen.add(symbol);
+      });
+    }
+  }
+  for (const element of document.querySelectorAll(`span.num[data-runs]:not([data-runs='']), span.sym:not(pre span)`)) {
+    element.tabIndex = 0;
+    element.setAttribute("aria-describedby", box.id);
+  }
+
+  function drawnTwin(element) {
+    const read = element.closest("mjx-assistive-mml");
+    if (!read) return element;
+    const place = [...read.querySelectorAll(".sym")].indexOf(element);
+    return read.parentElement.querySelectorAll("mjx-math .sym")[place] ?? read.parentElement;
+  }
+
+  function line(parent, tag, text, kind) {
+    if (!text) return null;
+    const made = document.createElement(tag);
+    made.textContent = text;
+    if (kind) made.className = kind;
+    parent.append(made);
+    return made;
+  }
+  const linked = (parent, text, address) => address && (line(parent, "a", text).href = address);
+
+  function describe(element) {
+    box.replaceChildren();
+    const id = symbolOf(element), symbol = data.symbols[id];
+    if (symbol) {
+      line(line(box, "p", `${symbol.name} `, "name"), "span", `“${symbol.reading}”`);
+      line(box, "p", symbol.meaning);
+      const facts = line(box, "p", `${symbol.shape}`, "facts");
+      if (symbol.value) line(facts, "b", ` · here ${symbol.value}`);
+      if (symbol.code) facts.append(" · in code ", Object.assign(document.createElement("code"), { textContent: symbol.code }));
+      const links = line(box, "p", " ", "facts");
+      linked(links, "Notation", data.notation && `${data.notation}#symbol-${id}`);
+      if (symbol.from) links.append(" · ") || linked(links, symbol.from, symbol.at);
+      return true;
+    }
+    const keys = element.dataset.runs.split(" ").filter((key) => data.runs[key]);
+    if (!keys.length) return false;
+    const groups = new Map();
+    for (const key of keys) {
+      const run = data.runs[key], same = `${run.name}: ${run.configuration}`;
+      groups.set(same, [...(groups.get(same) ?? []), { key, ...run }]);
+    }
+    line(box, "p", keys.length > 1 ? `From ${keys.length} runs` : "From a run", "name");
+    for (const [same, runs] of groups) {
+      const entry = line(box, "p", `${same}; seed ${runs.map((run) => run.seed).join(", ")} · ${runs[0].device} · ${runs[0].finished} `, "facts");
+      linked(entry, "in the table", data.table && `${data.table}#run-${runs[0].key}`);
+    }
+    return true;
+  }
+
+  // Under the line that is read, or above it; on a narrow screen at its bottom, or at its top.
+  function place() {
+    const drawn = drawnTwin(current), line = (drawn.closest("mjx-container[display]") ?? drawn).getBoundingClientRect();
+    const own = drawn.getBoundingClientRect(), height = box.offsetHeight, gap = 8;
+    const below = line.bottom + gap, narrow = innerWidth < 600;
+    const fits = narrow ? line.bottom < innerHeight - height - gap : below + height < innerHeight;
+    box.style.top = `${narrow ? (fits ? innerHeight - height : 0) : fits ? below : Math.max(0, line.top - gap - height)}px`;
+    box.style.left = narrow ? "0" : `${Math.max(gap, Math.min(own.left, innerWidth - box.offsetWidth - gap))}px`;
+  }
+
+  function show(element) {
+    clearTimeout(leaving);
+    if (element === current) return;
+    hide();
+    if (!describe(element)) return;
+    current = element;
+    const id = symbolOf(element);
+    for (const twin of id ? document.querySelectorAll(`.sym-${id}`) : [element]) twin.classList.add("lit");
+    drawnTwin(element).classList.add("here");
+    box.hidden = false;
+    place();
+  }
+
+  function hide() {
+    clearTimeout(leaving);
+    document.querySelectorAll(".lit, .here").forEach((element) => element.classList.remove("lit", "here"));
+    box.hidden = true;
+    current = null;
+    pinned = false;
+  }
+  const leave = () => { leaving = setTimeout(() => pinned || hide(), 250); };
+  const pointed = (event) => event.target.closest?.(POINTABLE);
+
+  document.addEventListener("pointerover", (event) => {
+    if (event.target.closest?.("#symbol-box")) return clearTimeout(leaving);
+    const element = pointed(event);
+    if (element && !pinned) show(element);
+  });
+  document.addEventListener("pointerout", (event) => {
+    if (event.pointerType !== "touch" && (pointed(event) || event.target.closest?.("#symbol-box"))) leave();
+  });
+  document.addEventListener("pointerdown", (event) => {
+    if (event.target.closest?.("#symbol-box")) return;
+    const element = pointed(event);
+    if (!element) return hide();
+    show(element);
+    pinned = true;
+  });
+  document.addEventListener("focusin", (event) => {
+    const element = pointed(event);
+    if (element) show(element);
+    else if (!event.target.closest?.("#symbol-box")) hide();
+  });
+  document.addEventListener("focusout", (event) => {
+    if (!event.relatedTarget && !pinned) leave();
+  });
+  let last = null;
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && current) {
+      if (box.contains(document.activeElement)) last?.focus();
+      hide();
+    } else if (event.key === "Enter" && current && pointed(event)) {
+      last = event.target;
+      box.querySelector("a")?.focus();
+    }
+  });
+  addEventListener("scroll", () => current && place(), { passive: true });
+  addEventListener("resize", hide);
+})();

@@ -1,0 +1,68 @@
+"""The page that lists the module's public functions and classes, from their docstrings.
+
+Why: the docstrings are written to be read as they are, with formulas in plain characters; a tool that takes them for
+markup would garble them. `{api} fisher laplace …` shows each module's public objects, in order, each with the anchor
+`ewc.<module>.<name>` that the Notation page links to.
+"""
+
+import ast
+import inspect
+import zlib
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+CLASSES = ast.ClassDef
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class ApiDirective(SphinxDirective):
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self):
+        shown = []
+        for module in self.arguments[0].split():
+            file = Path(self.env.srcdir, "code", "ewc", f"{module}.py")
+            if not file.is_file():
+                raise self.error(f"api: code/ewc has no module {module!r}")
+            self.env.note_dependency(str(file))
+            tree = ast.parse(file.read_text("utf8"))
+            section = nodes.section("", nodes.title("", f"ewc.{module}"), ids=[f"ewc.{module}"], names=[f"ewc.{module}"])
+            section += paragraphs(ast.get_docstring(tree))
+            for node in tree.body:
+                if isinstance(node, (CLASSES, *FUNCTIONS)) and not node.name.startswith("_") and ast.get_docstring(node):
+                    section += entry(node, f"ewc.{module}.{node.name}")
+            shown.append(section)
+        return shown
+
+
+def entry(node, place):
+    """Signature and docstring; a class with its public methods."""
+    box = nodes.container("", ids=[place], classes=["api"])
+    if isinstance(node, FUNCTIONS):
+        signature = f"{node.name}({ast.unparse(node.args)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
+    else:
+        makers = [each for each in node.body if isinstance(each, FUNCTIONS) and each.name == "__init__"]
+        arguments = [ast.unparse(maker.args).removeprefix("self").lstrip(", ") for maker in makers]
+        signature = f"class {node.name}" + "".join(f"({each})" for each in arguments)
+    box += nodes.literal_block(signature, signature, language="python")
+    box += paragraphs(ast.get_docstring(node))
+    if isinstance(node, CLASSES):
+        for method in node.body:
+            if isinstance(method, FUNCTIONS) and not method.name.startswith("_") and ast.get_docstring(method):
+                box += entry(method, f"{place}.{method.name}")
+    return box
+
+
+def paragraphs(docstring):
+    """The docstring as it is written; what is indented keeps its lines."""
+    text = inspect.cleandoc(docstring or "")
+    return [nodes.literal_block(text, text, language="none", classes=["docstring"])] if text else []
+
+
+def setup(app: Sphinx):
+    app.add_directive("api", ApiDirective)
+    return {"version": "1", "env_version": zlib.crc32(Path(__file__).read_bytes()), "parallel_read_safe": True}

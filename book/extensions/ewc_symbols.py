@@ -1,0 +1,329 @@
+"""Make one thing of a symbol in equations, listings and prose, from the table `book/symbols.yml` (its fields: see there).
+
+Why: a reader who points at λ in an equation should see where it is in the code and be told what it is. On each page:
+
+    formulas             every symbol gets the classes `sym sym-<id>`; one that is not in the table stops the build (-W)
+    listings             code names of the table get the same classes
+    {sym}`words <id>`    words in prose that mean the symbol; {sym}`id` writes its name
+    a legend             the symbols of the page, at its end
+    {notation}           the whole table, each with the anchor `symbol-<id>`
+
+The box that opens is `book/assets/symbols.js`. The page's own text keeps the plain TeX: without scripts, and in print,
+nothing has changed.
+"""
+
+import ast
+import html
+import json
+import re
+import zlib
+from pathlib import Path
+
+from docutils import nodes
+from ewc_numbers import chapters, collected, link, plain, published_on, table
+from ewc_tex import Table
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.ext import mathjax
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+NOTATION, RUNS, API = "book/appendix/notation", "book/appendix/how-this-copy-was-made", "book/appendix/api"
+NAME_TOKEN = re.compile(r'<span class="(n|nf|nc|nb|fm|bp|nv|vi|nn|na)">(\w+)</span>')
+logger = logging.getLogger(__name__)
+
+
+def stem(docname):
+    """Pages are called by the last part of their path."""
+    return docname.rpartition("/")[2]
+
+
+# ---- Reading a page: mark its formulas and listings, remember which symbols it uses ----
+
+
+def load(app: Sphinx):
+    # Sphinx loads MathJax only for the renderer of this name.
+    app.registry.html_inline_math_renderers["mathjax"] = math_renderer(mathjax.html_visit_math), None
+    app.registry.html_block_math_renderers["mathjax"] = math_renderer(mathjax.html_visit_displaymath), None
+    try:
+        app.ewc_table = Table(Path(app.srcdir, "book/symbols.yml"))
+    except (ValueError, TypeError) as problem:
+        raise ExtensionError(str(problem)) from None
+
+
+def depend(app: Sphinx, docname, source):
+    app.env.note_dependency("book/symbols.yml")
+
+
+def used(env):
+    """docname → the ids of the symbols on that page, in the order of their first appearance; kept with the environment."""
+    if not hasattr(env, "ewc_symbols"):
+        env.ewc_symbols = {}
+    return env.ewc_symbols
+
+
+def read(app: Sphinx, doctree):
+    page, found = stem(app.env.docname), {}
+    symbols, (names, twice_named) = app.ewc_table, app.ewc_table.names_on(page)
+    for first, second, what in app.ewc_table.bare_on(page)[1] + twice_named:
+        logger.warning("symbols.yml: %s and %s both claim %r on this page", first, second, what, location=app.env.docname)
+    for node in doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block)):
+        formula = symbols.read(node.astext(), page)
+        for piece in dict.fromkeys(formula.unknown):
+            logger.warning("the symbol %s of a formula is not in book/symbols.yml", piece, location=node)
+        node["marked"], node["used"] = formula.marked, formula.used
+        node.children = [nodes.Text(formula.plain)]
+        found |= dict.fromkeys(formula.used)
+    for node in doctree.findall(Symbol):
+        found[node["symbol"]] = None
+    seen = set()
+    for node in doctree.findall(nodes.literal_block):
+        if node.get("language") in ("python", "python3", "ipython3", "ipython"):
+            words = set(re.findall(r"\w+", node.astext()))
+            node["symbols"] = {name: symbol.id for name, symbol in names.items() if name in words}
+            seen |= words
+    check_bindings(doctree)
+    for symbol in symbols.symbols.values():
+        for name, pages in symbol.code_on.items():
+            if page in pages and name not in seen:
+                logger.warning("symbols.yml: %s is called %r here, and no listing of the page has that name",
+                               symbol.id, name, location=app.env.docname)  # fmt: skip
+    used(app.env)[app.env.docname] = list(found)
+
+
+def check_bindings(doctree):
+    """A listing that is bound to an equation of its page has at least one symbol in common with it, to be lit on both sides."""
+    equations = {node["label"]: node for node in doctree.findall(nodes.math_block) if node.get("label")}
+    for box in doctree.findall(nodes.container):
+        for label in box.get("equations", ()):
+            listed = {name for block in box.findall(nodes.literal_block) for name in block["symbols"].values()}
+            if label not in equations:
+                logger.warning("the bound equation %s is not on this page", label, location=box)
+            elif not listed & set(equations[label]["used"]):
+                logger.warning("the equation %s and the code bound to it have no symbol in common", label, location=box)
+
+
+def purge(app: Sphinx, env, docname):
+    used(env).pop(docname, None)
+
+
+def check(app: Sphinx, env):
+    """What can be known only when all pages have been read."""
+    order = [stem(page) for page in app.config.external_site_map]
+    somewhere = {symbol for symbols in used(env).values() for symbol in symbols}
+    code = identifiers(Path(app.srcdir, "code"))
+    for symbol in app.ewc_table.symbols.values():
+        if symbol.id not in somewhere:
+            logger.warning("symbols.yml: no page uses %s", symbol.id)
+        for name in symbol.code:
+            if name not in code:
+                logger.warning("symbols.yml: %s is called %r, and code/ewc has no such name", symbol.id, name)
+        for page in {symbol.introduced, *symbol.pages, *(page for pages in symbol.code_on.values() for page in pages)}:
+            if page not in order:
+                logger.warning("symbols.yml: %s names the page %r, which is not in _toc.yml", symbol.id, page)
+
+
+def identifiers(folder):
+    """Identifier → the public object (module, name) of the package in whose definition it stands first."""
+    found = {}
+    for file in sorted(folder.glob("ewc/*.py")):
+        for node in ast.parse(file.read_text("utf8")).body:
+            for inner in ast.walk(node):
+                for attribute in ("id", "arg", "attr", "name"):
+                    name = getattr(inner, attribute, None)
+                    if isinstance(name, str):
+                        public = getattr(node, "name", "_")
+                        place = f"ewc.{file.stem}.{public}" if not public.startswith("_") else f"ewc.{file.stem}"
+                        if name not in found or found[name].count(".") < place.count("."):
+                            found[name] = place
+    return found
+
+
+# ---- In prose ----
+
+
+class Symbol(nodes.inline):
+    """Words that mean a symbol."""
+
+
+class SymbolRole(SphinxRole):
+    def run(self):
+        words, name = re.fullmatch(r"(?:(.+?)\s*<)?([^<>]+)>?", self.text, re.DOTALL).groups()
+        symbol = self.env.app.ewc_table.symbols.get(name)
+        if symbol is None:
+            logger.warning("book/symbols.yml has no entry %r", name, location=self.get_location())
+            return [nodes.inline("", words or name)], []
+        return [Symbol("", words or symbol.name, symbol=name)], []
+
+
+def visit_symbol(self, node):
+    self.body.append(self.starttag(node, "span", "", CLASS=f"sym sym-{node['symbol']}"))
+
+
+def depart_symbol(self, node):
+    self.body.append("</span>")
+
+
+# ---- In formulas: plain TeX on the page, the marked TeX in an attribute, from where symbols.js hands it to MathJax ----
+
+
+def math_renderer(visit):
+    def render(self, node):
+        def html_of(text):
+            start, twin = len(self.body), node.copy()
+            twin += nodes.Text(text)
+            try:
+                visit(self, twin)
+            except nodes.SkipNode:
+                pass
+            made = "".join(self.body[start:])
+            del self.body[start:]
+            return made
+
+        page = html_of(node.astext())
+        if "marked" in node:
+            marked = re.search(r"\\[\[(](.*)\\[\])]", html_of(node["marked"]), re.DOTALL)
+            if marked:
+                page = re.sub(r'(?=class="math)', lambda _: f'data-tex="{attribute(marked[1])}" ', page, count=1)
+        self.body.append(page)
+        raise nodes.SkipNode
+
+    return render
+
+
+def attribute(text):
+    return html.escape(html.unescape(text))
+
+
+# ---- In listings ----
+
+
+def mark_listings(app: Sphinx):
+    for name in ("highlighter", "dark_highlighter"):
+        highlighter = getattr(app.builder, name, None)
+        if highlighter is not None:
+            highlighter.highlight_block = marking(highlighter.highlight_block)
+
+
+def marking(highlight):
+    def highlight_block(source, lang, *args, location=None, **keywords):
+        made = highlight(source, lang, *args, location=location, **keywords)
+        names = location.get("symbols") if isinstance(location, nodes.Element) else None
+        if not names:
+            return made
+
+        def marked(found):
+            kind, name = found.groups()
+            return found[0] if name not in names else f'<span class="{kind} sym sym-{names[name]}">{name}</span>'
+
+        return NAME_TOKEN.sub(marked, made)
+
+    return highlight_block
+
+
+# ---- What is added to a page ----
+
+
+class Notation(nodes.General, nodes.Element):
+    """The place of the whole table."""
+
+
+class NotationDirective(SphinxDirective):
+    def run(self):
+        self.env.get_domain("math").data["has_equations"][self.env.docname] = True
+        return [Notation()]
+
+
+def formula(app, tex, page):
+    return nodes.math(tex, tex, marked=app.ewc_table.read(tex.rstrip("("), page).marked)
+
+
+def resolve(app: Sphinx, doctree, docname):
+    for node in list(doctree.findall(Notation)):
+        node.replace_self(notation(app, docname))
+    symbols = [app.ewc_table.symbols[name] for name in used(app.env).get(docname, ())]
+    if symbols and docname not in (NOTATION, RUNS):
+        legend = nodes.container("", nodes.rubric("", "Symbols on this page"), classes=["legend"])
+        entries = nodes.bullet_list()
+        for symbol in sorted(symbols, key=lambda each: each.name.lower()):
+            entry = nodes.paragraph("", "", formula(app, symbol.tex, stem(docname)), nodes.Text(" "))
+            entry += Symbol("", symbol.name, symbol=symbol.id)
+            entries += nodes.list_item("", entry)
+        legend += entries
+        section = next((node for node in doctree.children if isinstance(node, nodes.section)), doctree)
+        section += legend
+
+
+def notation(app: Sphinx, docname):
+    env, code = app.env, identifiers(Path(app.srcdir, "code"))
+    titles = {stem(page): page for page in app.config.external_site_map}
+    body = []
+    for symbol in app.ewc_table.symbols.values():
+        page = symbol.pages[0] if symbol.pages else symbol.introduced
+        names = []
+        for name in sorted({*symbol.code, *symbol.code_on}):
+            literal = nodes.literal("", name)
+            target = code.get(name) if API in env.all_docs else None
+            if target:
+                address = f"{app.builder.get_relative_uri(docname, API)}#{target}"
+                literal = nodes.reference("", "", literal, internal=True, refuri=address)
+            names += [nodes.Text(" "), literal]
+        introduced = titles.get(symbol.introduced)
+        body.append((f"symbol-{symbol.id}", [
+            [formula(app, symbol.tex, page)], plain(symbol.reading),
+            [nodes.strong("", symbol.name + "."), nodes.Text(" " + symbol.meaning)], plain(symbol.shape), names[1:],
+            [link(app, docname, introduced)] if introduced in env.titles else plain(""),
+        ]))  # fmt: skip
+    return [table(("symbol", "read", "meaning", "shape or domain", "in code", "explained in"), body, "notation")]
+
+
+def describe(app: Sphinx, pagename, templatename, context, doctree):
+    """What the box says of the symbols and of the runs on this page, as data at the end of its text."""
+    if doctree is None or "body" not in context:
+        return
+    page, here, env = stem(pagename), used(app.env).get(pagename, ()), app.env
+    numbers = published_on(env, pagename)
+    titles = {stem(name): name for name in app.config.external_site_map}
+    symbols = {}
+    for symbol in map(app.ewc_table.symbols.get, here):
+        names = sorted({*symbol.code, *(name for name, pages in symbol.code_on.items() if page in pages)})
+        facts = {"name": symbol.name, "reading": symbol.reading, "meaning": symbol.meaning, "shape": symbol.shape}
+        facts |= {"code": ", ".join(names)} if names else {}
+        facts |= {"value": numbers[symbol.value]["text"]} if symbol.value in numbers else {}
+        if symbol.introduced != page and titles.get(symbol.introduced) in env.titles:
+            facts["from"] = env.titles[titles[symbol.introduced]].astext()
+            facts["at"] = app.builder.get_relative_uri(pagename, titles[symbol.introduced])
+        symbols[symbol.id] = facts
+    keys = {key for number in numbers.values() for key in number["runs"].split()}
+    rows = {key: row for name in chapters(env) for key, row in collected(env)[name]["runs"].items() if key in keys}
+    runs = {
+        key: {
+            "name": row["name"], "seed": row["seed"], "device": row["device"], "finished": row["finished"][:10],
+            "configuration": ", ".join(f"{name} = {value}" for name, value in row["configuration"].items()),
+        }
+        for key, row in rows.items()
+    }  # fmt: skip
+    if symbols or runs:
+        content = {"symbols": symbols, "runs": runs}
+        content |= {key: app.builder.get_relative_uri(pagename, target) for key, target in
+                    (("notation", NOTATION), ("table", RUNS)) if target in env.all_docs}  # fmt: skip
+        data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+        context["body"] += f'<script type="application/json" id="symbols">{data}</script>'
+
+
+def setup(app: Sphinx):
+    app.add_role("sym", SymbolRole())
+    app.add_directive("notation", NotationDirective)
+    app.add_node(Symbol, html=(visit_symbol, depart_symbol))
+    app.add_node(Notation)
+    app.connect("builder-inited", load)
+    app.connect("builder-inited", mark_listings, priority=900)
+    app.connect("source-read", depend)
+    app.connect("doctree-read", read, priority=800)
+    app.connect("env-purge-doc", purge)
+    app.connect("env-check-consistency", check)
+    app.connect("doctree-resolved", resolve)
+    app.connect("html-page-context", describe)
+    parts = [Path(__file__), Path(__file__).with_name("ewc_tex.py")]
+    return {"version": "1", "env_version": zlib.crc32(b"".join(part.read_bytes() for part in parts)),
+            "parallel_read_safe": False}  # fmt: skip

@@ -1,0 +1,435 @@
+"""Every numbered equation that has code, evaluated from its TeX in the chapter and held to the function that computes it.
+
+Pages show these tests under the code that they bind. The last two tests change each equation and each function on purpose:
+a sign, a number, an index; the test that binds them must notice.
+"""
+
+import re
+import warnings
+
+import pytest
+import torch
+from equations import BOUND, ROOT, Equation, bound, changed, changed_code, numbered, same, shown_lines
+from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, mlp
+from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
+from ewc.fisher import _add_linear, _labels_and_scores
+from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
+from ewc.laplace import LaplacePosterior, laplace_approximation
+from ewc.penalties import _largest_curvature, _Quadratic
+from ewc.training import _warn_of_divergence
+from torch import nn
+from torch.nn.utils import parameters_to_vector
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def positive(*shape, seed=0):
+    return normal(*shape, seed=seed).abs() + 0.1
+
+
+def definite(size, seed=0):
+    root = normal(size, size, seed=seed)
+    return root @ root.T + torch.eye(size, dtype=torch.float64)
+
+
+# ---- Catastrophic forgetting ----
+
+ACCURACIES = torch.tensor(
+    [[0.9, 0.97, 0.1, 0.3], [0.6, 0.8, 0.15, 0.05], [0.7, 0.5, 0.95, 0.4], [0.35, 0.45, 0.65, 0.85]], dtype=torch.float64
+)
+UNTRAINED = torch.tensor([0.12, 0.07, 0.09, 0.11], dtype=torch.float64)
+
+
+@bound("eq-acc", AccuracyMatrix.average)
+def test_eq_acc(equation):
+    same(AccuracyMatrix(ACCURACIES).average(), equation.side(1, {"R": ACCURACIES, "T": 4}))
+
+
+@bound("eq-bwt", AccuracyMatrix.backward_transfer)
+def test_eq_bwt(equation):
+    same(AccuracyMatrix(ACCURACIES).backward_transfer(), equation.side(1, {"R": ACCURACIES, "T": 4}))
+
+
+@bound("eq-fwt", AccuracyMatrix.forward_transfer)
+def test_eq_fwt(equation):
+    wanted = equation.side(1, {"R": ACCURACIES, "T": 4, "b": UNTRAINED})
+    same(AccuracyMatrix(ACCURACIES).forward_transfer(UNTRAINED), wanted)
+
+
+@bound("eq-forgetting", AccuracyMatrix.forgetting)
+def test_eq_forgetting(equation):
+    same(AccuracyMatrix(ACCURACIES).forgetting(), equation.side(1, {"R": ACCURACIES, "T": 4}))
+
+
+# ---- Yesterday's posterior is today's prior ----
+
+
+@bound("eq-coin-update", learn_coin)
+def test_eq_coin_update(equation):
+    names = {"a": 2.5, "b": 1.5, "h": 3, "t": 2}
+    tosses = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0])
+    same(torch.tensor(learn_coin(2.5, 1.5, tosses)), torch.tensor([equation.side(1, names), equation.side(3, names)]))
+
+
+@bound("eq-beta", beta_log_density)
+def test_eq_beta(equation):
+    def beta(a, b):
+        return torch.tensor(log_beta(a, b), dtype=torch.float64).exp()
+
+    for theta in (0.2, 0.7):
+        names = {r"\theta": theta, "a": 2.5, "b": 4.0, "B": beta}
+        same(beta_log_density(torch.tensor(theta, dtype=torch.float64), 2.5, 4.0), equation.side(1, names))
+
+
+@bound("eq-measurement-update", learn_mean)
+def test_eq_measurement_update(equation):
+    values = torch.tensor([103.1, 105.8, 104.0], dtype=torch.float64)
+    mean, precision = learn_mean(100.0, 0.01, values, 0.4)
+    names = {r"\lambda": 0.01, "m": 100.0, r"\beta": 0.4, "N": 3, "v": values, r"\lambda'": precision}
+    same(precision, equation.side(1, names))
+    same(mean, equation.side(3, names, n=3))
+
+
+@bound("eq-line-update", learn_line)
+def test_eq_line_update(equation):
+    X, y, mean, precision = normal(5, 2), normal(5, seed=1), normal(2, seed=2), definite(2)
+    new_mean, new_precision = learn_line(mean, precision, X, y, 0.7)
+    names = {r"\Lambda": precision, "m": mean, r"\beta": 0.7, "X": X, "y": y}
+    same(new_precision, equation.side(1, names))
+    same(new_precision @ new_mean, equation.side(3, names))
+
+
+@bound("eq-logistic-likelihood", logistic_log_likelihood)
+def test_eq_logistic_likelihood(equation):
+    inputs, labels, theta = normal(6, 2), torch.tensor([0.0, 1, 1, 0, 1, 0]), normal(2, seed=1)
+    names = {"x": inputs, "y": labels, r"\theta": theta, r"\sigma": torch.sigmoid}
+    same(logistic_log_likelihood(theta, inputs, labels), equation.side(1, names, n=6))
+
+
+@bound("eq-grid-evidence", Grid.log_integral)
+def test_eq_grid_evidence(equation):
+    grid = Grid(torch.linspace(-1, 1, 4, dtype=torch.float64), torch.linspace(0, 5, 3, dtype=torch.float64))
+    values = normal(4, 3)
+    names = {"g": values.flatten(), r"\Delta": 2 / 3 * 2.5}
+    same(grid.log_integral(values), equation.side(1, names, k=12))
+
+
+# ---- Laplace approximation ----
+
+
+@bound("eq-kl-grid", Grid.kl)
+def test_eq_kl_grid(equation):
+    grid = Grid(torch.linspace(-1, 1, 5, dtype=torch.float64))
+    log_p, log_q = normal(5), normal(5, seed=1)
+    names = {"p": log_p.exp(), "q": log_q.exp(), r"\Delta": 0.5}
+    same(grid.kl(log_p, log_q), equation.side(2, names, k=5))
+
+
+@bound("eq-laplace-many", laplace_approximation)
+def test_eq_laplace_many(equation):
+    precision, centre = definite(3), normal(3, seed=1)
+
+    def log_joint(theta):
+        return -(theta - centre) @ precision @ (theta - centre) / 2 - (theta**4).sum()
+
+    posterior = laplace_approximation(log_joint, torch.zeros(3, dtype=torch.float64))
+    names = {r"\nabla^2 g": torch.func.hessian(log_joint), r"\hat\theta": posterior.mean}
+    same(posterior.precision, equation.side(1, names))
+    assert torch.func.grad(log_joint)(posterior.mean).abs().max() < 1e-9
+
+
+@bound("eq-laplace-density", LaplacePosterior.log_density)
+def test_eq_laplace_density(equation):
+    mean, precision, theta = normal(3), definite(3), normal(3, seed=2)
+    names = {r"\theta": theta, r"\hat\theta": mean, r"\Lambda": precision, "P": 3}
+    same(LaplacePosterior(mean, precision).log_density(theta), equation.side(1, names))
+    names[r"\Lambda"] = precision.diagonal().diag()
+    same(LaplacePosterior(mean, precision.diagonal()).log_density(theta), equation.side(1, names))
+
+
+@bound("eq-laplace-sample", LaplacePosterior.sample)
+def test_eq_laplace_sample(equation):
+    mean, precision = normal(3), definite(3)
+    draws = LaplacePosterior(mean, precision).sample(2, torch.Generator().manual_seed(5))
+    noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    names = {r"\hat\theta": mean, "L": torch.linalg.cholesky(precision), r"\epsilon": noise[1]}
+    same(draws[1], equation.side(1, names))
+    same(precision, equation.side(3, names))
+    diagonal = LaplacePosterior(mean, precision.diagonal()).sample(2, torch.Generator().manual_seed(5))
+    same(diagonal[1], equation.side(1, names | {"L": precision.diagonal().sqrt().diag()}))
+
+
+@bound("eq-laplace-predict", LaplacePosterior.predict)
+def test_eq_laplace_predict(equation):
+    posterior, x = LaplacePosterior(normal(2), definite(2)), normal(2, seed=3)
+    draws = posterior.sample(5, torch.Generator().manual_seed(7))
+    names = {"S": 5, "x": x, "y": 1, r"\theta": draws, "p": lambda _, x, theta: torch.sigmoid(x @ theta)}
+    found = posterior.predict(lambda theta: torch.sigmoid(x @ theta), 5, torch.Generator().manual_seed(7))
+    same(found, equation.side(1, names))
+
+
+@bound("eq-gaussian-log-prior", gaussian_log_prior)
+def test_eq_gaussian_log_prior(equation):
+    theta = normal(3)
+    same(gaussian_log_prior(theta, 1.7), equation.side(1, {r"\theta": theta, r"\sigma": torch.tensor(1.7), "P": 3}, i=3))
+
+
+@bound("eq-evidence", LaplacePosterior.log_evidence)
+def test_eq_evidence(equation):
+    precision = definite(3)
+    names = {"D": None, "p": lambda *_: torch.tensor(0.3).double(), r"\hat\theta": None, r"\Lambda": precision, "P": 3}
+    found = LaplacePosterior(normal(3), precision).log_evidence(torch.tensor(0.3, dtype=torch.float64).log())
+    same(found, equation.side(1, names), tolerance=1e-7)
+
+
+# ---- Fisher information ----
+
+
+def small_network():
+    network = mlp((4,), inputs=5, classes=3).double()
+    inputs, labels = normal(6, 5), torch.tensor([0, 2, 1, 1, 0, 2])
+    return network, inputs, labels
+
+
+def with_network(network, inputs, labels):
+    """The symbols of the Fisher's equations, each by its definition: one call of autograd an image and label."""
+
+    def p(label, image, theta):
+        return network(image[None]).softmax(-1)[0, int(label) - 1].detach()
+
+    def s(image, label):
+        log_p = network(image[None]).log_softmax(-1)[0, int(label) - 1]
+        return parameters_to_vector(torch.autograd.grad(log_p, list(network.parameters())))
+
+    theta = parameters_to_vector(network.parameters()).detach()
+    return {"x": inputs, "y": labels + 1, r"\theta": theta, "p": p, "s": s, "N": len(inputs)}
+
+
+@bound("eq-output-score", _labels_and_scores)
+def test_eq_output_score(equation):
+    logits = normal(1, 4).requires_grad_()
+    scored = list(_labels_and_scores(logits.detach(), "exact", None, None))
+    p = logits.softmax(-1)[0].detach()
+    for label, (weight, score) in enumerate(scored, start=1):
+        same(weight, p[label - 1])
+        names = {"y": label, "x": None, r"\theta": None, "p": lambda label, *_: p[int(label) - 1]}
+        same(score, torch.stack([torch.as_tensor(equation.side(1, names | {"k": k})) for k in (1, 2, 3, 4)]))
+        same(score, torch.autograd.grad(logits.log_softmax(-1)[0, label - 1], logits, retain_graph=True)[0])
+    drawn = _labels_and_scores(logits.detach(), "sampled", None, torch.tensor([[0.0, 0.999999]]))
+    for (weight, score), label in zip(drawn, (1, 4), strict=True):
+        same(weight, 0.5)
+        same(score, scored[label - 1][1])
+    most = int(p.argmax())
+    for labels, targets in (("argmax", None), ("empirical", torch.tensor([most]))):
+        ((weight, score),) = _labels_and_scores(logits.detach(), labels, targets, None)
+        same(weight, 1.0)
+        same(score, scored[most][1])
+
+
+@bound("eq-fisher-diagonal", diagonal_fisher)
+def test_eq_fisher_diagonal(equation):
+    network, inputs, labels = small_network()
+    names = with_network(network, inputs, labels)
+    fisher = parameters_to_vector(diagonal_fisher(network, inputs, batch_size=4).values())
+    for i in (1, 8, 23, 30, len(fisher)):
+        same(fisher[i - 1], equation.side(1, names | {"i": i}, y=3))
+
+
+@bound("eq-fisher-whole", full_fisher)
+def test_eq_fisher_whole(equation):
+    network, inputs, labels = small_network()
+    same(full_fisher(network, inputs, batch_size=4), equation.side(1, with_network(network, inputs, labels), y=3))
+
+
+@bound("eq-empirical-fisher", _labels_and_scores)
+def test_eq_empirical_fisher(equation):
+    network, inputs, labels = small_network()
+    names = with_network(network, inputs, labels)
+    fisher = parameters_to_vector(diagonal_fisher(network, inputs, labels, labels="empirical").values())
+    for i in (1, 8, 23, 30, len(fisher)):
+        same(fisher[i - 1], equation.side(0, names | {"i": i}))
+    test_eq_output_score()  # the other labels of the same lines
+
+
+@bound("eq-closed-form", _add_linear)
+def test_eq_closed_form(equation):
+    layer, delta, inputs = nn.Linear(3, 2).double(), normal(5, 2), normal(5, 3, seed=1)
+    found = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    _add_linear(found, {layer.weight: "weight", layer.bias: "bias"}, layer, delta**2, inputs**2)
+    names = {r"\delta": delta, "a": inputs}
+    for j in (1, 2):
+        same(found["bias"][j - 1], (delta[:, j - 1] ** 2).sum())
+        for k in (1, 2, 3):
+            for side in (0, 1, 2):
+                same(found["weight"][j - 1, k - 1], equation.side(side, names | {"j": j, "k": k}, n=5))
+
+
+@bound("eq-overlap", fisher_overlap)
+def test_eq_overlap(equation):
+    first, second = positive(6), positive(6, seed=1)
+    found = fisher_overlap({"a": first[:2], "b": first[2:]}, {"a": second[:2], "b": second[2:]})
+    same(found, equation.side(0, {"F": first, "G": second}, i=6, j=6))
+
+
+# ---- Deriving EWC ----
+
+
+def held_network():
+    """A network moved away from where EWC holds it: the network, the guard, and θ, θ* and F as vectors."""
+    network, inputs, _ = small_network()
+    guard = EWC(network, strength=3.5)
+    guard.consolidate(inputs)
+    anchor = parameters_to_vector(network.parameters()).detach().clone()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.3 * normal(*parameter.shape, seed=parameter.numel())
+    moved = parameters_to_vector(network.parameters())
+    fisher = parameters_to_vector(diagonal_fisher_at(network, anchor, inputs))
+    return network, guard, {r"\theta": moved.detach(), r"\theta^*": anchor, "F": fisher, r"\lambda": 3.5}
+
+
+def diagonal_fisher_at(network, weights, inputs):
+    kept = [parameter.detach().clone() for parameter in network.parameters()]
+    torch.nn.utils.vector_to_parameters(weights.clone(), network.parameters())
+    fisher = list(diagonal_fisher(network, inputs).values())
+    for parameter, value in zip(network.parameters(), kept, strict=True):
+        parameter.data = value
+    return fisher
+
+
+@bound("eq-ewc", _Quadratic.forward)
+def test_eq_ewc(equation):
+    network, guard, names = held_network()
+    images, labels = normal(4, 5, seed=9), torch.tensor([0, 1, 2, 0])
+    loss = nn.functional.cross_entropy(network(images), labels)
+    names |= {"L_B": lambda theta: loss.detach(), "N_A": 7.0, "N_B": 2.0}
+    same((loss + guard.penalty()).detach(), equation.side(1, names, i=len(names["F"])))
+    same(EWC(network, strength=7 / 2).strength, equation.side(3, names))
+
+
+@bound("eq-ewc-gradient", _Quadratic.backward)
+def test_eq_ewc_gradient(equation):
+    network, guard, names = held_network()
+    (2 * guard.penalty()).backward()  # twice the penalty: the factor from outside must come through
+    gradient = parameters_to_vector(parameter.grad for parameter in network.parameters()) / 2
+    for i in (1, 8, 23, len(gradient)):
+        same(gradient[i - 1], equation.side(1, names | {"i": i}))
+
+
+@bound("eq-online", EWC.consolidate)
+def test_eq_online(equation):
+    network, first, _ = small_network()
+    second = normal(7, 5, seed=4)
+    guard = EWC(network, anchors="merged", decay=0.6)
+    guard.consolidate(first)
+    old = parameters_to_vector(diagonal_fisher(network, first).values())
+    with torch.no_grad():
+        network.logits.weight += 0.2
+    new = parameters_to_vector(diagonal_fisher(network, second).values())
+    guard.consolidate(second)
+    state = guard.state_dict()
+    held = parameters_to_vector(state[f"0/importance/{name}"] for name, _ in network.named_parameters())
+    same(held, equation.side(1, {"F": old, "F^B": new, r"\gamma": 0.6}))
+    assert torch.equal(state["0/anchor/logits.weight"], network.logits.weight)
+    network.logits.bias.requires_grad_(False)  # what was frozen in one task and not in the next has no old Fisher
+    thawed = EWC(network, anchors="merged")
+    thawed.consolidate(first)
+    network.logits.bias.requires_grad_(True)
+    thawed.consolidate(second)
+    same(thawed.state_dict()["0/importance/logits.bias"], new[-3:])
+    few = EWC(network, max_examples=2)  # spread over all: the first and the last
+    few.consolidate(first)
+    same(few.state_dict()["0/importance/logits.bias"], diagonal_fisher(network, first[[0, -1]])["logits.bias"])
+
+
+@bound("eq-l-two", L2.consolidate)
+def test_eq_l_two(equation):
+    network, _, names = held_network()
+    torch.nn.utils.vector_to_parameters(names[r"\theta^*"].clone(), network.parameters())
+    guard = L2(network, strength=0.7)
+    guard.consolidate()
+    torch.nn.utils.vector_to_parameters(names[r"\theta"].clone(), network.parameters())
+    same(guard.penalty().detach(), equation.side(0, names | {r"\lambda": 0.7}, i=len(names["F"])))
+
+
+@bound("eq-largest-curvature", _largest_curvature)
+def test_eq_largest_curvature(equation):
+    _, guard, names = held_network()
+    assert EWC(mlp((4,), inputs=5)).largest_curvature() == 0
+    wanted = names[r"\lambda"] * names["F"].max()
+    same(guard.largest_curvature(), wanted)
+    same(guard.largest_curvature(), equation.side(0, names, i=len(names["F"])))
+
+
+@bound("eq-step-bound", _warn_of_divergence)
+def test_eq_step_bound(equation):
+    _, guard, names = held_network()
+    longest = float(equation.side(1, names | {r"\mu": 0.9}, i=len(names["F"])))
+    caught = {}
+    for factor in (0.999, 1.001):
+        with warnings.catch_warnings(record=True) as caught[factor]:
+            warnings.simplefilter("always")
+            _warn_of_divergence(guard, factor * longest, 0.9)
+    assert [len(warned) for warned in caught.values()] == [0, 1]
+    stays, weaker = (float(number) for number in re.findall(r"below ([\d.e+-]+\d)", str(caught[1.001][0].message))[-2:])
+    same(stays, longest, tolerance=0.01)
+    same(weaker, guard.strength / 1.001, tolerance=0.01)
+
+
+# ---- The bindings themselves ----
+
+
+def bindings_on_pages():
+    """(equation, test) of every {source} directive that binds."""
+    found = []
+    for page in sorted((ROOT / "book").glob("*/*.md")):
+        for options in re.findall(r"^```\{source\}.*?^```", page.read_text("utf8"), flags=re.MULTILINE | re.DOTALL):
+            labels, test = re.search(r":equation: (.+)", options), re.search(r":test: (\S+)", options)
+            if labels:
+                found += [(label, test[1].partition("::")[2]) for label in labels[1].split()]
+    return found
+
+
+def test_each_page_shows_the_test_that_binds_its_equation():
+    here = {(label, name) for name, (label, _, _) in BOUND.items()}
+    assert [pair for pair in bindings_on_pages() if pair[1].startswith("test_eq") and pair not in here] == []
+    assert {label for label, _, _ in BOUND.values()} <= {label for label, _ in bindings_on_pages()} <= set(numbered())
+    assert len(bindings_on_pages()) >= 20
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_a_changed_equation_is_noticed(name):
+    label, check, _ = BOUND[name]
+    equation = Equation.of(label)
+    check(equation)
+    missed, tried = [], 0
+    for what, other in changed(equation):
+        try:
+            check(other)
+        except AssertionError:
+            tried += 1
+        except (SyntaxError, KeyError, IndexError, TypeError, ValueError, RuntimeError):
+            pass  # it cannot be read any more
+        else:
+            missed.append(what)
+    assert missed == []
+    assert tried
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_changed_code_is_noticed(name):
+    label, check, functions = BOUND[name]
+    missed = []
+    for function in functions:
+        for what, other in changed_code(function, shown_lines(label, function)):
+            with other:
+                try:
+                    check(Equation.of(label))
+                except Exception:  # noqa: BLE001, S112  (any failure is a failure)
+                    continue
+            missed.append(what)
+    assert missed == []
