@@ -16,9 +16,9 @@
           });
       },
     };
-    addEventListener("load", () => window.MathJax.startup?.promise?.then(prepare));
   }
   if (!data.symbols) return;
+  addEventListener("load", () => window.MathJax?.startup?.promise?.then(prepare));
 
   const POINTABLE = ".sym, .num[data-runs]:not([data-runs=''])";
   const box = document.createElement("aside");

@@ -7,6 +7,7 @@ markup would garble them. `{api} fisher laplace …` shows each module's public 
 
 import ast
 import inspect
+import re
 import zlib
 from pathlib import Path
 
@@ -58,9 +59,39 @@ def entry(node, place):
 
 
 def paragraphs(docstring):
-    """The docstring as it is written; what is indented keeps its lines."""
-    text = inspect.cleandoc(docstring or "")
-    return [nodes.literal_block(text, text, language="none", classes=["docstring"])] if text else []
+    """The docstring: running text flows, formulas keep their lines, `Args:` and the like become lists."""
+    shown = []
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(docstring or "")):
+        lines = block.splitlines()
+        head = lines[0].strip()
+        if all(line.startswith(" ") for line in lines):
+            code = inspect.cleandoc(block)
+            shown.append(nodes.literal_block(code, code, language="none"))
+        elif head.endswith(":") and len(lines) > 1 and lines[1].startswith(" "):
+            shown += [nodes.paragraph("", "", nodes.strong("", head)), items(lines[1:], "    ")]
+        elif head.startswith("- "):
+            shown.append(items(lines, "- "))
+        else:
+            text = " ".join(line.strip() for line in lines)
+            shown.append(nodes.paragraph("", "", *code_in(text)))
+    return shown
+
+
+def items(lines, mark):
+    """One item for each line that begins with the mark and no deeper; deeper ones go on with it."""
+    found = []
+    for line in lines:
+        if line.startswith(mark) and not line[len(mark) :].startswith(" "):
+            found.append(line.removeprefix(mark).strip())
+        else:
+            found[-1:] = [" ".join([*found[-1:], line.strip()])]
+    return nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph("", "", *code_in(item))) for item in found))
+
+
+def code_in(text):
+    """What stands between back-quotes is code."""
+    pieces = re.split(r"``?([^`]+)``?", text)
+    return [nodes.literal("", piece) if place % 2 else nodes.Text(piece) for place, piece in enumerate(pieces) if piece]
 
 
 def setup(app: Sphinx):

@@ -104,9 +104,21 @@ def chapter_ends(app: Sphinx, doctree):
     say(f"{how}, {time.time() - app.ewc_began:.1f} s")
 
 
+def rewrite_for_assets(app: Sphinx, env):
+    """Sphinx copies styles and scripts only when it writes pages, and pages name them by their content."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(app.srcdir, "book", "assets").iterdir()):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    if getattr(env, "ewc_assets", None) == digest.hexdigest():
+        return []
+    env.ewc_assets = digest.hexdigest()
+    return list(env.found_docs)
+
+
 def setup(app: Sphinx):
     app.connect("config-inited", prepare)
     app.connect("env-before-read-docs", count_chapters, priority=900)
     app.connect("source-read", chapter_begins, priority=1)
     app.connect("doctree-read", chapter_ends, priority=900)
+    app.connect("env-updated", rewrite_for_assets)
     return {"version": "1", "env_version": zlib.crc32(Path(__file__).read_bytes()), "parallel_read_safe": False}

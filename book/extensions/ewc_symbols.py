@@ -230,7 +230,6 @@ class Notation(nodes.General, nodes.Element):
 
 class NotationDirective(SphinxDirective):
     def run(self):
-        self.env.get_domain("math").data["has_equations"][self.env.docname] = True
         return [Notation()]
 
 
@@ -256,6 +255,7 @@ def resolve(app: Sphinx, doctree, docname):
 
 def notation(app: Sphinx, docname):
     env, code = app.env, identifiers(Path(app.srcdir, "code"))
+    env.get_domain("math").data["has_equations"][docname] = True  # or else the page would not load MathJax
     titles = {stem(page): page for page in app.config.external_site_map}
     body = []
     for symbol in app.ewc_table.symbols.values():
@@ -270,11 +270,12 @@ def notation(app: Sphinx, docname):
             names += [nodes.Text(" "), literal]
         introduced = titles.get(symbol.introduced)
         body.append((f"symbol-{symbol.id}", [
-            [formula(app, symbol.tex, page)], plain(symbol.reading),
-            [nodes.strong("", symbol.name + "."), nodes.Text(" " + symbol.meaning)], plain(symbol.shape), names[1:],
+            [formula(app, symbol.tex, page)],
+            [nodes.strong("", symbol.name), nodes.Text(f", read “{symbol.reading}”. {symbol.meaning}")],
+            plain(symbol.shape), names[1:],
             [link(app, docname, introduced)] if introduced in env.titles else plain(""),
         ]))  # fmt: skip
-    return [table(("symbol", "read", "meaning", "shape or domain", "in code", "explained in"), body, "notation")]
+    return [table(("symbol", "meaning", "shape or domain", "in code", "explained in"), body, "notation")]
 
 
 def describe(app: Sphinx, pagename, templatename, context, doctree):

@@ -25,6 +25,8 @@ STRUCTURE = set(
     \textstyle \displaystyle \lVert \rVert \lvert \rvert \langle \rangle \propto \equiv \text \lfloor \rfloor \middle \vert \iff \colon
     \hphantom \phantom \smash \substack \mathop \circ \odot""".split()
 ) | {"\\ "}
+# What stands right behind this is an argument, and a command with arguments of its own needs braces there.
+ARGUMENT = re.compile(r"([\^_]|\\[td]?frac\s*(\d|\{[^{}]*\})?|\\sqrt)\s*$")
 FIELDS = {"tex", "name", "reading", "meaning", "shape", "code", "code_on", "value", "introduced", "pages"}
 
 
@@ -115,8 +117,8 @@ class Table:
                 piece = pieces[at][0]
                 plain.append(piece)
                 wrapped = f"\\class{{sym sym-{symbol.id}}}{{{piece}}}" if symbol and at in atoms else piece
-                raised = "".join(plain[:-1]).rstrip()[-1:] in ("^", "_")
-                marked.append(f"{{{wrapped}}}" if raised and wrapped is not piece else wrapped)
+                alone = ARGUMENT.search("".join(plain[:-1])) and wrapped is not piece
+                marked.append(f"{{{wrapped}}}" if alone else wrapped)
             if symbol:
                 used.append(symbol.id)
             elif is_symbol(token):
