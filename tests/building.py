@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,9 @@ def source(page):
     return (ROOT / f"{page}.md").read_text("utf8")
 
 
+CHAPTER = next(page for page in PAGES if is_chapter(page))
+
+
 def make_book(*options, output=".", cwd=ROOT, **environment):
     """`make book`, as a reader runs it; the pages and all that it said."""
     done = subprocess.run(
@@ -36,3 +40,29 @@ def make_book(*options, output=".", cwd=ROOT, **environment):
         build=Path(cwd, output, "_build"),
         html=Path(cwd, output, "_build", "html"),
     )
+
+
+def make_copy(folder):
+    # The lent environment must not be told that the package lives here now (`-o setup`); PYTHONPATH says it instead.
+    paths = {"PYTHONPATH": str(folder / "code"), "EWC_RECORDS": str(records(folder))}
+    return make_book("-o", "setup", cwd=folder, **paths)
+
+
+def records(folder):
+    return folder / "_build" / "records"
+
+
+def trained(folder):
+    return {file: file.stat().st_mtime_ns for file in records(folder).rglob("*") if file.is_file()}
+
+
+@contextmanager
+def appended(folder, page, text):
+    """A page with something at its end, and afterwards as it was."""
+    file = folder / f"{page}.md"
+    before = file.read_text("utf8")
+    file.write_text(before + text, "utf8")
+    try:
+        yield
+    finally:
+        file.write_text(before, "utf8")

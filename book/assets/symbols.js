@@ -37,6 +37,8 @@
     for (const drawn of document.querySelectorAll("mjx-container")) {
       const read = [...drawn.querySelectorAll("mjx-assistive-mml .sym")];
       const seen = new Set();
+      // The tab stop that MathJax's menu gives to every formula serves its explorer alone.
+      if (!MathJax.startup.document.menu?.settings?.explorer) drawn.tabIndex = -1;
       read.forEach((element) => {
         const symbol = data.symbols[symbolOf(element)];
         if (!symbol) return;
@@ -148,7 +150,7 @@
   document.addEventListener("focusin", (event) => {
     const element = pointed(event);
     if (element) show(element);
-    else if (!event.target.closest?.("#symbol-box")) hide();
+    else if (!event.target.closest?.("#symbol-box, mjx-container")) hide();
   });
   document.addEventListener("focusout", (event) => {
     if (!event.relatedTarget && !pinned) leave();

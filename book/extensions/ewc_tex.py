@@ -129,8 +129,8 @@ class Table:
     def _expanded(self, raw):
         """A macro of the table becomes the pieces of its TeX, each of which knows its symbol."""
         symbol = self.macros.get(raw)
-        if symbol is None:
-            return [(raw, None)]
+        if symbol is None or symbol.tex == raw:
+            return [(raw, symbol)]
         inner = TOKEN.findall(symbol.tex)
         atoms = [(piece, symbol if piece not in ("^", "_", "{", "}") else None) for piece in inner]
         return [*atoms, (" ", None)] if inner[-1].startswith("\\") else atoms

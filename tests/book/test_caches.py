@@ -1,61 +1,13 @@
 """What is done again when something changes, and what is not: tried on a copy of the book, with its own `_build`."""
 
 import importlib.util
-import shutil
-from contextlib import contextmanager
 
 import pytest
-from building import PAGES, ROOT, is_chapter, make_book
-
-CHAPTER = next(page for page in PAGES if is_chapter(page))
-
-
-@pytest.fixture(scope="session")
-def copy(real_book, tmp_path_factory):
-    """The tree and what was built from it, copied to a path with a space; its environment is the book's, lent."""
-    assert real_book.status == 0, real_book.said
-    folder = tmp_path_factory.mktemp("a copy") / "the book"
-    left_out = shutil.ignore_patterns(
-        ".venv", ".git", "node_modules", "__pycache__", "screenshots", "embedded", "html", "jupyter_execute"
-    )
-    shutil.copytree(ROOT, folder, ignore=left_out)
-    for name in (".venv", "node_modules"):
-        (folder / name).symlink_to(ROOT / name)
-    first = make(folder)
-    assert first.status == 0, first.said
-    assert first.executed == [], "a moved book is not executed again"
-    return folder
-
-
-def make(folder):
-    # The lent environment must not be told that the package lives here now (`-o setup`); PYTHONPATH says it instead.
-    paths = {"PYTHONPATH": str(folder / "code"), "EWC_RECORDS": str(records(folder))}
-    return make_book("-o", "setup", cwd=folder, **paths)
-
-
-def records(folder):
-    return folder / "_build" / "records"
-
-
-def trained(folder):
-    return {file: file.stat().st_mtime_ns for file in records(folder).rglob("*") if file.is_file()}
-
-
-@contextmanager
-def appended(folder, page, text):
-    """A page with something at its end, and afterwards as it was."""
-    file = folder / f"{page}.md"
-    before = file.read_text("utf8")
-    file.write_text(before + text, "utf8")
-    try:
-        yield
-    finally:
-        file.write_text(before, "utf8")
-
+from building import CHAPTER, ROOT, appended, make_copy, trained
 
 def test_a_second_build_reads_and_executes_nothing(copy):
     before = trained(copy)
-    again = make(copy)
+    again = make_copy(copy)
     assert again.status == 0, again.said
     assert "chapter 1 of" not in again.said
     assert trained(copy) == before
@@ -64,7 +16,7 @@ def test_a_second_build_reads_and_executes_nothing(copy):
 def test_a_changed_sentence_executes_no_page_and_trains_nothing(copy):
     before = trained(copy)
     with appended(copy, CHAPTER, "\n\nA sentence about a purple elephant.\n"):
-        changed = make(copy)
+        changed = make_copy(copy)
     assert changed.status == 0, changed.said
     assert "chapter 1 of 1 " in changed.said
     assert changed.executed == []
@@ -76,14 +28,14 @@ def test_a_failed_build_names_the_place_and_fails_again(copy):
     faults = "\n\n{num}`no-such-number`\n\n```{source} ewc.fisher.no_such_function\n```\n"
     with appended(copy, CHAPTER, faults):
         for _ in range(2):
-            failed = make(copy)
+            failed = make_copy(copy)
             assert failed.status != 0
             assert not (failed.build / ".complete").exists()
             assert f"{CHAPTER}.md:" in failed.said
             assert "no-such-number" in failed.said
             assert "no_such_function" in failed.said
             assert failed.executed == []
-    mended = make(copy)
+    mended = make_copy(copy)
     assert mended.status == 0, mended.said
     assert mended.executed == []
 

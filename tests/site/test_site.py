@@ -1,16 +1,12 @@
 """The pages as a browser shows them: from the disk, with no server, wide and narrow, light and dark."""
 
 import re
-import shutil
 
 import pytest
+from browsing import WIDTHS, Visit
 from building import PAGES, ROOT, source
-from playwright.sync_api import sync_playwright
 
-WIDTHS = {"desktop": 1280, "phone": 390}
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SCREENSHOTS = ROOT / "_build" / "screenshots"
-SETTLED = "async () => { if (window.MathJax) await MathJax.startup.promise; await document.fonts.ready }"
 UNLOADED_STYLESHEETS = "[...document.querySelectorAll('link[rel=stylesheet]')].filter(e => !e.sheet).map(e => e.href)"
 # What reaches past the right edge with no box of its own around it that scrolls; drawings and hidden helpers aside.
 STANDING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e => {
@@ -20,49 +16,6 @@ STANDING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e
         if (['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) return false;
     return e.getBoundingClientRect().right > innerWidth + 1;
 }).map(e => e.tagName + '.' + e.className)"""
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """The machine's Chromium; else the one that playwright installed."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """One page, opened and settled, and what went wrong on the way."""
-
-    def __init__(self, browser, file, width, theme):
-        self.complaints, self.foreign = [], []
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
-        )
-        self.context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
-        self.context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.complaints.append(f"not loaded: {request.url}"))
-        self.page.goto(file.as_uri())
-        self.page.evaluate(SETTLED)
-
-    def _refuse(self, route):
-        self.foreign.append(route.request.url)
-        route.abort()
-
-
-@pytest.fixture(params=["light", "dark"])
-def theme(request):
-    return request.param
-
-
-@pytest.fixture(params=list(WIDTHS))
-def screen(request):
-    return request.param
 
 
 @pytest.fixture

@@ -1,0 +1,98 @@
+"""The table of symbols: every formula is covered by it, every fault in it stops the build, and it costs a page little."""
+
+import re
+import sys
+
+import pytest
+from building import CHAPTER, PAGES, ROOT, appended, make_copy, source
+
+sys.path.insert(0, str(ROOT / "book/extensions"))
+
+from ewc_tex import Table  # noqa: E402
+
+TABLE = Table(ROOT / "book/symbols.yml")
+DEFAULTS = {"name": "a thing", "reading": "it", "meaning": "It is a thing.", "shape": "one"}
+
+
+def displayed(page):
+    """The displayed equations of a page's text, without its code."""
+    text = re.sub(r"^(`{3,})(\{code-cell\}|\{source\}|python|bash).*?^\1", "", source(page), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"\$\$(.+?)\$\$", text, flags=re.DOTALL)
+
+
+def test_every_symbol_of_every_displayed_equation_is_in_the_table():
+    count = 0
+    for page in PAGES:
+        for tex in displayed(page):
+            formula = TABLE.read(tex, page.rpartition("/")[2])
+            assert formula.unknown == [], (page, tex)
+            count += len(formula.used)
+    assert count > 1000
+
+
+def test_a_macro_and_the_bare_letter_are_the_same():
+    bare = TABLE.read(r"\frac{\lambda}{2}\sum_i F_i(\theta_i-\theta^*_i)^2", "deriving-ewc")
+    named = TABLE.read(r"\frac{\strength}{2}\sum_i \fisher_i(\weights_i-\anchor_i)^2", "deriving-ewc")
+    assert set(bare.used) == set(named.used)
+    assert r"\class{sym sym-fisher}{F}_" in named.marked
+    assert bare.plain.replace(" ", "") == named.plain.replace(" ", "")
+
+
+def test_a_letter_means_what_its_page_says():
+    assert TABLE.read(r"\lambda", "deriving-ewc").used == ["strength"]
+    assert TABLE.read(r"\lambda'", "yesterdays-posterior").used == ["new-precision"]
+
+
+def test_an_argument_of_a_fraction_keeps_its_braces():
+    assert r"\frac1{\class{sym sym-number-of-examples}{N}}" in TABLE.read(r"\frac1N", "deriving-ewc").marked
+
+
+@pytest.mark.parametrize("entry", [{"tex": "F"}, {"tex": "F", **DEFAULTS, "introduced": "x", "colour": "red"}])
+def test_an_entry_with_missing_or_unknown_fields_is_refused(tmp_path, entry):
+    file = tmp_path / "symbols.yml"
+    file.write_text(f"fault: {entry}\n")
+    with pytest.raises(ValueError, match="fault has unknown fields"):
+        Table(file)
+
+
+def test_faults_of_the_table_stop_the_build_and_are_named(copy):
+    page = CHAPTER.rpartition("/")[2]
+    entries = {
+        "nowhere-used": {"tex": r"\Xi"},
+        "not-in-code": {"tex": r"\Upsilon", "code": ["no_such_name"]},
+        "not-on-page": {"tex": r"\Psi", "code_on": {"no_such_word": [page]}},
+        "same-letter": {"tex": "R"},
+        "no-such-page": {"tex": r"\Phi", "pages": ["no-such-chapter"]},
+    }
+    text = "".join(f"\n{name}: {DEFAULTS | {'introduced': page} | entry}\n" for name, entry in entries.items())
+    table = copy / "book/symbols.yml"
+    before = table.read_text("utf8")
+    table.write_text(before + text, "utf8")
+    try:
+        formulas = "\n\n$\\zeta + \\Upsilon + \\Psi + \\Phi$ and {sym}`no-such-symbol`\n"
+        binding = "\n$$\\Psi$$ (eq-bound)\n\n```{{source}} ewc.metrics.AccuracyMatrix.average\n:equation: {}\n:test: {}\n```\n"
+        proofs = "tests/code/test_equations.py::test_gone", "tests/code/test_equations.py::test_eq_acc"
+        faults = formulas + "".join(binding.format("eq-bound", proof) for proof in proofs)
+        with appended(copy, CHAPTER, faults):
+            failed = make_copy(copy)
+    finally:
+        table.write_text(before, "utf8")
+    assert failed.status != 0
+    for words in (
+        r"the symbol \zeta of a formula is not in book/symbols.yml",
+        "no entry 'no-such-symbol'",
+        "no page uses nowhere-used",
+        "not-in-code is called 'no_such_name', and code/ewc has no such name",
+        "not-on-page is called 'no_such_word' here",
+        "accuracy-matrix and same-letter both claim 'R'",
+        "no-such-page names the page 'no-such-chapter'",
+        "defines no test 'test_gone'",
+        "the equation eq-bound and the code bound to it have no symbol in common",
+    ):
+        assert words in failed.said, words
+    assert make_copy(copy).status == 0
+
+
+def test_our_scripts_and_styles_are_small():
+    files = [file for file in (ROOT / "book/assets").iterdir() if file.suffix in (".js", ".css")]
+    assert sum(file.stat().st_size for file in files) <= 15 * 1024
