@@ -100,7 +100,7 @@ def test_a_click_keeps_it_open_and_a_touch_outside_closes_it(visit):
 
 def test_tab_and_escape_do_the_same(visit):
     page = visit.page
-    page.locator("a[href='#equation-eq-ewc-sum']").first.focus()  # the last link before the equation
+    page.locator("a.reference[href='#equation-eq-ewc-sum']").first.focus()  # the last link before the equation
     reached = []
     for _ in range(12):
         page.keyboard.press("Tab")
