@@ -41,6 +41,8 @@ def opened(browser, real_book, screen):
 
     def open_page(name, **how):
         context = browser.new_context(**SCREENS[screen], **how)
+        # The theme complains on the console where none was ever chosen.
+        context.add_init_script("for (const key of ['mode', 'theme']) localStorage.setItem(key, 'light')")
         context.route(re.compile(r"^(?!file:|data:|blob:)"), refuse)
         contexts.append(context)
         page = context.new_page()
