@@ -75,7 +75,17 @@ def downhill(across: Tensor, up: Tensor, values: Tensor, points: Tensor, gradien
 
     def panel(axes):
         axes.contour(across, up, values.T, 9, colors=[BLUE], linewidths=1)
-        axes.quiver(points[:, 0], points[:, 1], -gradients[:, 0], -gradients[:, 1], color=ORANGE, angles="xy", width=0.008)
+        axes.quiver(
+            points[:, 0],
+            points[:, 1],
+            -gradients[:, 0],
+            -gradients[:, 1],
+            color=ORANGE,
+            angles="xy",
+            scale_units="xy",
+            scale=2.6,
+            width=0.009,
+        )
         axes.plot(points[:, 0], points[:, 1], color=ORANGE, ls="", marker="o", ms=3)
         axes.set_aspect("equal")
         axes.set_xlabel("$\\theta_1$")
@@ -120,7 +130,13 @@ def means_get_narrower(values) -> Picture:
             heights, edges = torch.histogram(means, bins=40, range=(-3.0, 3.0), density=True)
             axes.stairs(heights, edges, color=colour, ls=line, lw=1.6)
             place = int((heights > 0.5 * heights.max()).nonzero()[-1])
-            _label(axes, f"mean of {count}" if count > 1 else "one draw", (edges[place + 1], heights[place]), (5, 5), colour)
+            _label(
+                axes,
+                f"mean of {count}" if count > 1 else "one draw",
+                (edges[place + 1], heights[place]),
+                (5, 5),
+                colour,
+            )
         _curve_only(axes)
         axes.set_xlabel("value")
 
@@ -179,7 +195,11 @@ def leaning_ellipse(correlations) -> Frames:
             axes.set_aspect("equal")
             axes.set_xlabel("$\\theta_1$")
             axes.set_ylabel("$\\theta_2$")
-            axes.set_title(f"$\\Lambda_{{11}}$ = {precision[0, 0]:.2f},  $\\Lambda_{{12}}$ = {precision[0, 1] + 0.0:.2f}")
+            axes.set_title(
+                f"$\\Lambda_{{11}}$ = {precision[0, 0]:.2f},  $\\Lambda_{{12}}$ = {precision[0, 1] + 0.0:.2f}".replace(
+                    "-", "−"
+                )
+            )
             _fixed(axes, "± 2 deviations of $\\theta_1$", (0.02, 0.12), GREEN)
             _fixed(axes, f"the same with $\\theta_2$ held at 0: {narrow:.2f} each", (0.02, 0.94), ORANGE)
 
@@ -203,9 +223,17 @@ def circle_to_ellipse(matrix: Tensor, values: Tensor, vectors: Tensor) -> Pictur
         axes.plot(*(matrix @ circle), color=BLUE)
         for value, vector in zip(values, vectors.T, strict=True):
             vector = vector if vector[0] > 0 else -vector
-            axes.annotate("", (value * vector).tolist(), (0, 0), arrowprops={"arrowstyle": "->", "color": ORANGE, "lw": 1.6})
+            axes.annotate(
+                "", (value * vector).tolist(), (0, 0), arrowprops={"arrowstyle": "->", "color": ORANGE, "lw": 1.6}
+            )
             axes.plot(*vector, color=ORANGE, marker="o", ms=5)
-            _label(axes, f"{float(value):.2f} times as long", (value * vector).tolist(), (6, 4 if vector[1] > 0 else -6), ORANGE)
+            _label(
+                axes,
+                f"{float(value):.2f} times as long",
+                (value * vector).tolist(),
+                (6, 4 if vector[1] > 0 else -6),
+                ORANGE,
+            )
         axes.set_xlim(-2.4, 4.6)
         axes.set_ylim(-2.2, 2.2)
         axes.set_aspect("equal")
@@ -227,7 +255,9 @@ def kl_both_ways(theta: Tensor, p: Tensor, q: Tensor, forward: float, backward: 
         for density, name, colour, side in ((p, "$p$", BLUE, -1), (q, "$q$", ORANGE, 1)):
             high = (density > 0.6 * density.max()).nonzero().flatten()
             place = int(high[0] if side < 0 else high[-1])
-            _label(axes, name, (theta[place], density[place]), (8 * side, 4), colour, ha="right" if side < 0 else "left")
+            _label(
+                axes, name, (theta[place], density[place]), (8 * side, 4), colour, ha="right" if side < 0 else "left"
+            )
         axes.set_title("two densities")
         axes.set_xlabel("$\\theta$")
 
@@ -236,10 +266,11 @@ def kl_both_ways(theta: Tensor, p: Tensor, q: Tensor, forward: float, backward: 
             added = first * (first.log() - second.log())
             axes.plot(theta, added, color=colour, ls=line)
         axes.axhline(0, color=GREY, lw=0.8)
+        axes.set_ylim(top=1.45 * axes.get_ylim()[1])
         axes.set_title("what is added up")
         axes.set_xlabel("$\\theta$")
-        _fixed(axes, f"$p\\,\\log(p/q)$: area {forward:.2f}", (0.42, 0.95), BLUE)
-        _fixed(axes, f"$q\\,\\log(q/p)$: area {backward:.2f}", (0.42, 0.87), ORANGE)
+        _fixed(axes, f"$p\\,\\log(p/q)$: area {forward:.2f}", (0.02, 0.93), BLUE)
+        _fixed(axes, f"$q\\,\\log(q/p)$: area {backward:.2f}", (0.02, 0.84), ORANGE)
 
     return draw(
         f"Left, a narrow density p and a wider one q. Right, the curves p log(p/q), whose area is {forward:.2f}, and q log(q/p), whose area is {backward:.2f}. Both dip below zero and have a positive area.",
@@ -257,8 +288,16 @@ def kronecker(left: Tensor, right: Tensor) -> Picture:
             rows, columns = matrix.shape
             for row in range(rows):
                 for column in range(columns):
-                    strength = float(matrix[row, column].abs()) / (top if matrix.numel() > 9 else float(matrix.abs().max()))
-                    axes.fill([column, column + 1, column + 1, column], [-row, -row, -row - 1, -row - 1], color=BLUE, alpha=strength**0.7, lw=0)
+                    strength = float(matrix[row, column].abs()) / (
+                        top if matrix.numel() > 9 else float(matrix.abs().max())
+                    )
+                    axes.fill(
+                        [column, column + 1, column + 1, column],
+                        [-row, -row, -row - 1, -row - 1],
+                        color=BLUE,
+                        alpha=strength**0.7,
+                        lw=0,
+                    )
                     if rows < 6:
                         axes.text(column + 0.5, -row - 0.5, f"{float(matrix[row, column]):g}", ha="center", va="center")
             for edge in range(0, rows + 1, right.shape[0] if rows == len(left) * len(right) else 1):
@@ -299,7 +338,13 @@ def broadcast_table(predictions: Tensor, targets: Tensor) -> Picture:
                         [-row, -row, -row - 1, -row - 1],
                         color=BLUE if meant else ORANGE, alpha=0.3, lw=0,
                     )  # fmt: skip
-                    axes.text(column + 0.5, -row - 0.5, f"{float(values[row, column]):.1f}".replace("-", "−"), ha="center", va="center")
+                    axes.text(
+                        column + 0.5,
+                        -row - 0.5,
+                        f"{float(values[row, column]):.1f}".replace("-", "−"),
+                        ha="center",
+                        va="center",
+                    )
             axes.set_xlim(-0.1, 4.1)
             axes.set_ylim(-rows - 0.1, 0.1)
             axes.set_aspect("equal")
@@ -325,8 +370,8 @@ def steps_too_small(steps: Tensor, single: Tensor, double: Tensor) -> Picture:
         axes.loglog(steps, double, color=BLUE)
         axes.set_xlabel("step")
         axes.set_ylabel("relative error of the slope")
-        _label(axes, "float32", (steps[len(steps) // 3], single[len(steps) // 3]), (6, 8), ORANGE)
-        _label(axes, "float64", (steps[len(steps) // 3], double[len(steps) // 3]), (6, -12), BLUE)
+        _label(axes, "float32", (steps[3], single[3]), (0, -12), ORANGE)
+        _label(axes, "float64", (steps[20], double[10:21].min()), (-14, -12), BLUE, ha="right")
 
     return draw(
         f"The error of a slope taken as a difference, against the step, on logarithmic axes. Both curves fall with the step and rise again when it is too small. The least error is {float(single.min()):.0e} in float32 and {float(double.min()):.0e} in float64.",
