@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, Picture, draw
+from ewc.frames import Frames, frames
 
 SINGLE = (4.4, 2.9)  # a panel alone is drawn small and shown large, so that its letters can be read on a phone
 
@@ -346,3 +347,126 @@ def evidence_of_widths(widths: Tensor, truth: Tensor, laplace: Tensor) -> Pictur
         panel,
         size=SINGLE,
     )
+
+
+# ---- Figures that the reader moves ----
+
+
+def _fixed(axes, text, place, colour, **how):
+    """A label at a place of the panel, not of the data, which leaves the layout alone: from frame to frame nothing jumps."""
+    axes.text(*place, text, transform=axes.transAxes, color=colour, in_layout=False, **how)
+
+
+def coin_toss_by_toss(theta: Tensor, tosses: Tensor, densities) -> Frames:
+    """What is believed of a coin after each toss: the card before the toss, the factor of the toss, and the card after it.
+
+    `densities` holds one more than `tosses`: the first is the prior.
+    """
+    top = 1.08 * float(max(density.max() for density in densities))
+
+    def after(count):
+        density = densities[count]
+
+        def panel(axes):
+            if count:
+                line = theta if tosses[count - 1] else 1 - theta
+                axes.plot(theta, densities[count - 1], color=GREY, ls="--", lw=1.3)
+                axes.plot(theta, line * top * 0.94, color=ORANGE, lw=1.1, ls=":")
+                side = {"x": 0.99, "ha": "right"} if tosses[count - 1] else {"x": 0.01, "ha": "left"}
+                name = "head: $\\theta$" if tosses[count - 1] else "tail: $1-\\theta$"
+                _fixed(axes, name, (side["x"], 0.97), ORANGE, ha=side["ha"], va="bottom", fontsize=9)
+            axes.plot(theta, density, color=BLUE)
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, top)
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.set_xlabel("chance of heads, $\\theta$")
+            letters = "".join("TH"[int(toss)] for toss in tosses[:count])
+            axes.set_title(" ".join(letters[place : place + 5] for place in range(0, count, 5)) or "no toss yet")
+
+        heads = int(tosses[:count].sum())
+        if not count:
+            said = "No toss yet: a flat line, every chance of heads is as likely as any other."
+        else:
+            kind, factor = ("head", "θ") if tosses[count - 1] else ("tail", "1 − θ")
+            before, now = _peak(theta, densities[count - 1])[0], _peak(theta, density)[0]
+            peak = f"its peak is at {now:.2f}" + ("" if count == 1 else f", before it was at {before:.2f}")
+            said = f"After toss {count}, a {kind}, the curve is the one before it times {factor}; {peak}. So far {heads} heads and {count - heads} tails."
+        return draw(said, panel, size=SINGLE)
+
+    return frames(
+        {count: after(count) for count in range(len(densities))}, "tosses seen", start=1 + int(tosses.argmax())
+    )
+
+
+def laplace_moved(theta: Tensor, cases, label, start) -> Frames:
+    """A coin's posterior and the Gaussian at its mode, for every combination of tosses, data and prior.
+
+    `cases` maps each state to (density, density of the Gaussian, KL). Both are drawn to the height of the posterior's top.
+    """
+
+    def of(state, density, gaussian, divergence):
+        def panel(axes):
+            top = density.max()
+            axes.axvspan(float(theta[0]), 0, color=GREY, alpha=0.14, lw=0)
+            axes.axvspan(1, float(theta[-1]), color=GREY, alpha=0.14, lw=0)
+            axes.plot(theta, density / top, color=BLUE)
+            axes.plot(theta, gaussian / top, color=ORANGE, ls="--")
+            axes.set_xlim(float(theta[0]), float(theta[-1]))
+            axes.set_ylim(0, 1.2)
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
+            axes.set_xlabel("chance of heads, $\\theta$")
+            axes.set_title(f"KL divergence {_two_digits(divergence)}")
+            _fixed(axes, "posterior", (0.09, 0.9), BLUE)
+            _fixed(axes, "Gaussian, dashed", (0.09, 0.81), ORANGE)
+
+        outside = 1 - float(gaussian[(theta > 0) & (theta < 1)].sum() * (theta[1] - theta[0]))
+        setting = ", ".join(f"{name} {value}" for name, value in zip(label, state, strict=True))
+        return draw(
+            f"With {setting}: a coin's posterior with its peak at {_peak(theta, density)[0]:.2f} and, dashed, the Gaussian at that peak. The KL divergence is "
+            f"{_two_digits(divergence)}; {outside:.1%} of the Gaussian lies where no coin can be.",
+            panel,
+            size=SINGLE,
+        )
+
+    return frames({state: of(state, *case) for state, case in cases.items()}, label, start=start)
+
+
+def _two_digits(value):
+    return f"{float(value):#.2g}" if value >= 1e-4 else f"{float(value):.1e}"
+
+
+def fisher_and_truth(grid, cases, label, start) -> Frames:
+    """Where a step in two weights reaches a given KL divergence: truly, and by the ellipse ½ εᵀFε of the Fisher.
+
+    `cases` maps each state to (KL at the points of the grid, F, the level of both lines, the least and the greatest KL on the ellipse).
+    """
+
+    def of(state, divergence, fisher, level, least, greatest):
+        across, up = _ellipse(torch.zeros(2, dtype=fisher.dtype), fisher, (2 * level) ** 0.5)
+
+        def panel(axes):
+            axes.contourf(grid.axes[0], grid.axes[1], divergence.T, [0, level], colors=[BLUE], alpha=0.18)
+            axes.contour(grid.axes[0], grid.axes[1], divergence.T, [level], colors=[BLUE], linewidths=1.6)
+            axes.plot(across, up, color=ORANGE, ls="--")
+            axes.plot(0, 0, color=INK, marker="+", ms=7)
+            axes.set_xlim(float(grid.axes[0][0]), float(grid.axes[0][-1]))
+            axes.set_ylim(float(grid.axes[1][0]), float(grid.axes[1][-1]))
+            axes.set_aspect("equal")
+            axes.set_xlabel("turn of the first weight, $\\epsilon_1$")
+            axes.set_ylabel("turn of the second, $\\epsilon_2$")
+            axes.set_title(f"true KL on the ellipse: {_two_digits(least)} to {_two_digits(greatest)}")
+            _fixed(axes, f"KL is {level:g}", (0.03, 0.95), BLUE)
+            _fixed(axes, "ellipse, dashed", (0.03, 0.88), ORANGE)
+
+        setting = ", ".join(f"{name} {value}" for name, value in zip(label, state, strict=True))
+        return draw(
+            f"With {setting}: the line of steps in two weights whose KL divergence is {level:g}, and the Fisher's ellipse, dashed, on which it should be "
+            f"that. On the ellipse the true divergence runs from {_two_digits(least)} to {_two_digits(greatest)}.",
+            panel,
+            size=(4.2, 3.9),
+        )
+
+    return frames({state: of(state, *case) for state, case in cases.items()}, label, start=start)
