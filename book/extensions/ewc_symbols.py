@@ -17,6 +17,7 @@ import html
 import json
 import re
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from docutils import nodes
@@ -172,10 +173,8 @@ def math_renderer(visit):
         def html_of(text):
             start, twin = len(self.body), node.copy()
             twin += nodes.Text(text)
-            try:
+            with suppress(nodes.SkipNode):
                 visit(self, twin)
-            except nodes.SkipNode:
-                pass
             made = "".join(self.body[start:])
             del self.body[start:]
             return made

@@ -19,12 +19,15 @@ TOKEN = re.compile(
 )
 # Commands that arrange symbols and are none.
 STRUCTURE = set(
-    r"""\frac \tfrac \dfrac \sqrt \left \right \bigl \bigr \Bigl \Bigr \biggl \biggr \big \Big \mid \| \, \; \: \! \  \\ \{ \} \cdot
-    \cdots \dots \ldots \vdots \quad \qquad \underbrace \overbrace \underset \approx \sim \simeq \to \mapsto \infty \Rightarrow
-    \Longrightarrow \leftarrow \rightarrow \pm \mp \times \le \leq \ge \geq \ne \neq \ll \gg \in \subset \limits \nolimits
-    \textstyle \displaystyle \lVert \rVert \lvert \rvert \langle \rangle \propto \equiv \text \lfloor \rfloor \middle \vert \iff \colon
-    \hphantom \phantom \smash \substack \mathop \circ \odot""".split()
-) | {"\\ "}
+    re.findall(
+        r"\\(?:[A-Za-z]+|.)",
+        r"""\frac \tfrac \dfrac \sqrt \left \right \bigl \bigr \Bigl \Bigr \biggl \biggr \big \Big \mid \| \, \; \: \! \  \\ \{ \} \cdot
+        \cdots \dots \ldots \vdots \quad \qquad \underbrace \overbrace \underset \approx \sim \simeq \to \mapsto \infty \Rightarrow
+        \Longrightarrow \leftarrow \rightarrow \pm \mp \times \le \leq \ge \geq \ne \neq \ll \gg \in \subset \limits \nolimits
+        \textstyle \displaystyle \lVert \rVert \lvert \rvert \langle \rangle \propto \equiv \text \lfloor \rfloor \middle \vert \iff \colon
+        \hphantom \phantom \smash \substack \mathop \circ \odot""",
+    )
+)
 # What stands right behind this is an argument, and a command with arguments of its own needs braces there.
 ARGUMENT = re.compile(r"([\^_]|\\[td]?frac\s*(\d|\{[^{}]*\})?|\\sqrt)\s*$")
 FIELDS = {"tex", "name", "reading", "meaning", "shape", "code", "code_on", "value", "introduced", "pages"}

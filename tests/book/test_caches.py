@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 from building import CHAPTER, ROOT, appended, make_copy, trained
 
+
 def test_a_second_build_reads_and_executes_nothing(copy):
     before = trained(copy)
     again = make_copy(copy)

@@ -297,10 +297,7 @@ class Reader:
         while self.peek() != "}":
             found.append(self.primary())
             while self.peek() in ("+", "-"):
-                sign = 1 if self.take() == "+" else -1
-                found[-1] = (lambda one, sign, other: lambda names: one(names) + sign * other(names))(
-                    found[-1], sign, self.primary()
-                )
+                found[-1] = shifted(found[-1], 1 if self.take() == "+" else -1, self.primary())
             if self.peek() == ",":
                 self.take()
         self.take("}")
@@ -324,6 +321,10 @@ class Reader:
         return value
 
 
+def shifted(index, sign, by):
+    return lambda names: index(names) + sign * by(names)
+
+
 def indexed(base, places):
     if not places:
         return base
@@ -340,7 +341,10 @@ def at(value, places):
 
 def unbraced(pieces):
     """A script of one token needs no braces, and empty ones say nothing."""
-    found = [piece for place, piece in enumerate(pieces) if "{}" not in ("".join(pieces[place : place + 2]), "".join(pieces[max(0, place - 1) : place + 1]))]
+    found = list(pieces)
+    for place in range(len(found) - 2, -1, -1):
+        if found[place : place + 2] == ["{", "}"]:
+            del found[place : place + 2]
     for place in range(len(found) - 3, 0, -1):
         if found[place - 1] in ("^", "_") and found[place] == "{" and found[place + 2] == "}":
             found[place : place + 3] = [found[place + 1]]

@@ -9,7 +9,8 @@ from building import PAGES, source
 PAGE = "book/elastic/deriving-ewc"
 MATHS = [page for page in PAGES if re.search(r"\$\$", source(page))]
 # Where everything on the page is, in page coordinates.
-PLACES = """() => [...document.querySelectorAll('.bd-article *')].filter(e => e.getClientRects().length).map(e => { const r = e.getBoundingClientRect();
+PLACES = """() => [...document.querySelectorAll('.bd-article *')].filter(e => e.getClientRects().length).map(e => {
+    const r = e.getBoundingClientRect();
     return [r.x + scrollX, r.y + scrollY, r.width, r.height].map(v => Math.round(v * 4)).join() }).join(';')"""
 LIT = "kind => [...document.querySelectorAll(kind)].filter(e => e.classList.contains('lit')).length"
 # Point at every symbol of every displayed equation in turn; those that do not answer.
