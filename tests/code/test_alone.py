@@ -115,6 +115,7 @@ MAY_USE = {
     "page": {"IPython"},
     "experiments": {"torch", "safetensors"},
     "figures": {"torch", "numpy", "matplotlib"},
+    "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},
     "figures_refresher": {"torch", "matplotlib"},
 }
