@@ -46,6 +46,8 @@ def prepare(app: Sphinx, config: Config):
 
     os.environ["EWC_DATA"] = str(folder) if folder else "embedded"
     os.environ.setdefault("EWC_RECORDS", str(Path(app.srcdir, "_build", "records")))
+    # torch about itself, when it differentiates twice
+    os.environ["PYTHONWARNINGS"] = "ignore:`torch.jit.script` is deprecated:FutureWarning"
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"       # this environment's kernel, not a namesake in the home folder
     os.environ["IPYTHONDIR"] = str(kernel_profile(Path(app.srcdir, "_build", "ipython")))
     os.environ.pop("EWC_TERMINAL", None)

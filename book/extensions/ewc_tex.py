@@ -29,7 +29,7 @@ STRUCTURE = set(
     )
 )
 # What stands right behind this is an argument, and a command with arguments of its own needs braces there.
-ARGUMENT = re.compile(r"([\^_]|\\[td]?frac\s*(\d|\{[^{}]*\})?|\\sqrt)\s*$")
+ARGUMENT = re.compile(r"([\^_]|\\[td]?frac\s*(\d|\{[^{}]*\}|[A-Za-z]|\\[A-Za-z]+)?|\\sqrt)\s*$")
 FIELDS = {"tex", "name", "reading", "meaning", "shape", "code", "code_on", "value", "introduced", "pages"}
 
 

@@ -57,7 +57,7 @@ def secant_and_tangent(theta: Tensor, function: Callable, at: float, slope: floa
             axes.set_xlim(float(theta[0]), float(theta[-1]))
             axes.set_ylim(-0.3, float(curve.max()))
             axes.set_xlabel("$\\theta$")
-            axes.set_title(f"slope of the dashed line: {found:.3f}")
+            axes.set_title(f"slope of the dashed line: {found:.3f}".replace("-", "−"))
             _fixed(axes, "tangent, dotted", (0.62, 0.93), GREY)
 
         return draw(

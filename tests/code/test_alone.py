@@ -104,7 +104,9 @@ MAY_IMPORT = {
     "page": set(),
     "experiments": {*LEARNING, "training", "page"},
     "figures": {"metrics"},
-    "figures_bayes": {"metrics", "figures"},
+    "frames": {"figures"},
+    "figures_bayes": {"metrics", "figures", "frames"},
+    "figures_refresher": {"figures", "figures_bayes", "frames"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -113,7 +115,9 @@ MAY_USE = {
     "page": {"IPython"},
     "experiments": {"torch", "safetensors"},
     "figures": {"torch", "numpy", "matplotlib"},
+    "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},
+    "figures_refresher": {"torch", "matplotlib"},
 }
 
 
