@@ -20,13 +20,15 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
     def panel(axes):
         axes.plot(way[:, 0], way[:, 1], color=GREY, ls=":", lw=1.4)
         axes.plot(*way[-1], color=INK, marker="X", ms=8, ls="")
-        axes.annotate("plain", way[-1], (0, 8), textcoords="offset points", ha="center", color=INK)
+        axes.annotate("plain", way[-1], (-8, 0), textcoords="offset points", ha="right", va="center", color=INK)
         for name, (points, amounts) in fixes.items():
             axes.plot(points[:, 0], points[:, 1], color=colours[name], marker=marks[name], ms=5, lw=1)
-            first, last = (f"{name} {amounts[0]}", amounts[-1]) if len(points) > 1 else (f"{name} {amounts[0]}", "")
-            for place, text in ((0, first), (-1, last)):
-                low = points[place, 1] < 0.84 or name == "L2"
-                axes.annotate(text, points[place], (0, -13 if low else 7), textcoords="offset points", fontsize=8.5, ha="center",
+            # The first amount with the fix's name to the left of its mark, the last one below or above its own.
+            axes.annotate(f"{name} {amounts[0]}", points[0], (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8.5,
+                          color=colours[name])  # fmt: skip
+            if len(points) > 1:
+                down = points[-1, 1] < points[0, 1]
+                axes.annotate(amounts[-1], points[-1], (0, -13 if down else 7), textcoords="offset points", ha="center", fontsize=8.5,
                               color=colours[name])  # fmt: skip
         axes.axvline(before, color=GREY, lw=1, ls="--")
         axes.set_xlim(0, 1.06)
@@ -46,7 +48,7 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
         f"Accuracy on {tasks[1].name} against accuracy on {tasks[0].name} after the second lesson. Plain descent ends at {way[-1, 0]:.0%} and {way[-1, 1]:.0%}. "
         f"The fixes, {tasks[0].name} first: {said}. A dashed line marks what was known of {tasks[0].name} before, {before:.0%}.",
         panel,
-        size=(5.0, 3.9),
+        size=(4.4, 3.6),
     )
 
 
@@ -95,7 +97,7 @@ def two_regions(grid, rises: tuple[Tensor, Tensor], tolerance: float, paths: dic
         "A plane of two weights with two regions of low loss, a tall one for task A and a rounder one for task B, which overlap. Three paths start from "
         f"the middle of A's region, with λ = {strength:g}: {said}.",
         panel,
-        size=(4.6, 4.2),
+        size=(4.2, 3.9),
     )
 
 

@@ -42,8 +42,8 @@ class Replay:
         self.model, self.strength = model, float(strength)
         self.examples, self.batch_size = examples, batch_size
         self._generator = torch.Generator().manual_seed(seed)
-        self._kept: list[tuple[Tensor, Tensor]] = []  # (inputs, targets), one pair a task
-        self._memory: tuple[Tensor, Tensor] | None = None  # all of them in one
+        self._tasks = 0
+        self.memory: tuple[Tensor, Tensor] | None = None  # inputs and targets, of all tasks
 
     def consolidate(self, inputs: Tensor, targets: Tensor) -> None:
         """Keep `examples` of these. Call it when the task has been learned.
@@ -56,15 +56,19 @@ class Replay:
                 f"inputs has {len(inputs)} examples and targets {len(targets)}; "
                 f"both must have the same number, at least examples = {self.examples}"
             )
-        chosen = torch.randperm(len(inputs), generator=self._generator)[: self.examples].to(inputs.device)
-        self._kept.append((inputs[chosen], targets[chosen]))
-        self._memory = tuple(torch.cat(parts) for parts in zip(*self._kept, strict=True))
+        order = torch.randperm(len(inputs), generator=self._generator)
+        chosen = order[: self.examples].to(inputs.device)
+        kept, self._tasks = (inputs[chosen], targets[chosen]), self._tasks + 1
+        if self.memory:
+            kept = tuple(torch.cat(parts) for parts in zip(self.memory, kept, strict=True))
+        self.memory = kept
 
     def penalty(self) -> Tensor:
         """λ Σ_tasks mean of −log p(y|x, θ), estimated from one batch of the memory: a scalar, exactly 0 before the first task."""
-        if self._memory is None:
+        if self.memory is None:
             return torch.zeros((), device=next(self.model.parameters()).device)
-        inputs, targets = self._memory
-        batch = torch.randint(len(inputs), (self.batch_size,), generator=self._generator).to(inputs.device)
+        inputs, targets = self.memory
+        batch = torch.randint(len(inputs), (self.batch_size,), generator=self._generator)
+        batch = batch.to(inputs.device)
         mean = nn.functional.cross_entropy(self.model(inputs[batch]), targets[batch])
-        return self.strength * len(self._kept) * mean
+        return self.strength * self._tasks * mean
