@@ -24,10 +24,11 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
         for name, (points, amounts) in fixes.items():
             axes.plot(points[:, 0], points[:, 1], color=colours[name], marker=marks[name], ms=5, lw=1)
             # The first amount with the fix's name to the left of its mark, the last one below or above its own.
-            axes.annotate(f"{name} {amounts[0]}", points[0], (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8.5,
+            raised = {"replay": 6, "L2": -2}.get(name, 0)  # these two begin at nearly the same place
+            axes.annotate(f"{name} {amounts[0]}", points[0], (-6, raised), textcoords="offset points", ha="right", va="center", fontsize=8.5,
                           color=colours[name])  # fmt: skip
             if len(points) > 1:
-                down = points[-1, 1] < points[0, 1]
+                down = points[-1, 1] < points[0, 1] - 0.02
                 axes.annotate(amounts[-1], points[-1], (0, -13 if down else 7), textcoords="offset points", ha="center", fontsize=8.5,
                               color=colours[name])  # fmt: skip
         axes.axvline(before, color=GREY, lw=1, ls="--")
@@ -41,7 +42,8 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
         _percent(axes)
 
     said = "; ".join(
-        f"{name} " + ", ".join(f"({amount}) {a:.0%} and {b:.0%}" for amount, (a, b) in zip(amounts, points.tolist(), strict=True))
+        f"{name} "
+        + ", ".join(f"({amount}) {a:.0%} and {b:.0%}" for amount, (a, b) in zip(amounts, points.tolist(), strict=True))
         for name, (points, amounts) in fixes.items()
     )
     return draw(
@@ -55,7 +57,9 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
 _PATHS = {"plain": (GREY, ":"), "L2": (ORANGE, "--"), "EWC": (INK, "-")}
 
 
-def two_regions(grid, rises: tuple[Tensor, Tensor], tolerance: float, paths: dict[str, Tensor], strength: float) -> Picture:
+def two_regions(
+    grid, rises: tuple[Tensor, Tensor], tolerance: float, paths: dict[str, Tensor], strength: float
+) -> Picture:
     """Figure 1 of the EWC paper: where each task's loss is within `tolerance` of its best, and ways from A's optimum.
 
     Args:
@@ -74,7 +78,7 @@ def two_regions(grid, rises: tuple[Tensor, Tensor], tolerance: float, paths: dic
         start = paths["plain"][0]
         for name, path in paths.items():
             colour, line = _PATHS[name]
-            axes.plot(path[:, 0], path[:, 1], color=colour, ls=line)
+            axes.plot(*_thinned(path).T, color=colour, ls=line)
             axes.plot(*path[-1], color=colour, marker={"plain": "s", "L2": "D", "EWC": "o"}[name], ms=6)
         axes.plot(*start, marker="o", ms=6, mfc="none", color=INK)
         axes.annotate("start", start, (-7, 0), textcoords="offset points", ha="right", va="center", color=INK)
@@ -86,7 +90,9 @@ def two_regions(grid, rises: tuple[Tensor, Tensor], tolerance: float, paths: dic
 
     ends = {name: path[-1].tolist() for name, path in paths.items()}
     inside = {
-        name: " and ".join(task for task, rise in zip("AB", rises, strict=True) if _at(grid, rise, path[-1]) <= tolerance)
+        name: " and ".join(
+            task for task, rise in zip("AB", rises, strict=True) if _at(grid, rise, path[-1]) <= tolerance
+        )
         for name, path in paths.items()
     }
     said = "; ".join(
@@ -108,8 +114,25 @@ def _name_ends(axes, paths):
         end = paths[name][-1]
         near = sum(float((end - other).norm()) < 0.45 for other in placed)
         shift = {"EWC": (-8, 5 - 12 * near), "L2": (8, -3 - 12 * near), "plain": (9, -3 - 12 * near)}[name]
-        axes.annotate(name, end, shift, textcoords="offset points", ha="right" if name == "EWC" else "left", color=_PATHS[name][0], weight="bold")
+        axes.annotate(
+            name,
+            end,
+            shift,
+            textcoords="offset points",
+            ha="right" if name == "EWC" else "left",
+            color=_PATHS[name][0],
+            weight="bold",
+        )
         placed.append(end)
+
+
+def _thinned(path, points=60):
+    """The path with next to equal distances between its points: most of a descent's steps lie on top of one another."""
+    length = path.diff(dim=0).norm(dim=1).cumsum(0)
+    chosen = torch.searchsorted(length, torch.linspace(0, float(length[-1]), points, dtype=length.dtype))
+    return path[
+        torch.cat([torch.tensor([0]), chosen + 1, torch.tensor([len(path) - 1])]).clamp(max=len(path) - 1).unique()
+    ]
 
 
 def _at(grid, values, point):
@@ -127,7 +150,9 @@ def worse_of_both(strengths: Tensor, worse: dict[str, Tensor], tolerance: float)
             axes.annotate(name, (strengths[place], values[place]), (5, 0), textcoords="offset points", color=_PATHS[name][0], va="center",
                           annotation_clip=False, weight="bold")  # fmt: skip
         axes.axhspan(0, tolerance, color=GREEN, alpha=0.15, lw=0)
-        axes.annotate("good for both", (float(strengths[0]), tolerance), (4, -12), textcoords="offset points", color=GREEN)
+        axes.annotate(
+            "good for both", (float(strengths[0]), tolerance), (4, -12), textcoords="offset points", color=GREEN
+        )
         axes.set_xscale("log")
         axes.set_ylim(0, None)
         axes.set_xlim(float(strengths[0]), float(strengths[-1]))

@@ -23,17 +23,21 @@ def price_of_doubt(probabilities: Tensor, images: Tensor, chosen: Tensor, task) 
         for place in chosen.tolist():
             probability = float(probabilities[place])
             axes.plot(probability, -math.log(probability), color=ORANGE, marker="o", ms=5)
-            inset = axes.inset_axes([probability + 0.02, -math.log(probability) + 0.15, 0.11, 0.95], transform=axes.transData)
+            inset = axes.inset_axes(
+                [probability + 0.02, -math.log(probability) + 0.15, 0.11, 0.95], transform=axes.transData
+            )
             inset.imshow(1 - images[place].squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            inset.set_xticks([])
-            inset.set_yticks([])
+            inset.set_axis_off()
         axes.set_xlim(-0.02, 1.15)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.set_ylim(0, 6.2)
         axes.set_xlabel("probability that the network gave the right label")
         axes.set_ylabel("loss, $-\\log p$")
 
-    marked = ", ".join(f"{float(probabilities[place]):.2g} costs {-math.log(float(probabilities[place])):.2g}" for place in chosen.tolist())
+    marked = ", ".join(
+        f"{float(probabilities[place]):.2g} costs {-math.log(float(probabilities[place])):.2g}"
+        for place in chosen.tolist()
+    )
     return draw(
         f"The loss of one image against the probability of its label: a curve that is 0 at probability 1, 0.69 at one half, and rises without end towards 0. "
         f"Test images of {task.name} are marked on it: {marked}.",
@@ -82,7 +86,15 @@ def believed_times_seen(theta: Tensor, prior: Tensor, likelihood: Tensor) -> Pic
             if side:
                 inside = (values > 0.6).nonzero().flatten()
                 place = int(inside[0] if side < 0 else inside[-1])
-                _label(axes, name, (theta[place], values[place]), (7 * side, 4), colour, ha="right" if side < 0 else "left", va="center")
+                _label(
+                    axes,
+                    name,
+                    (theta[place], values[place]),
+                    (7 * side, 4),
+                    colour,
+                    ha="right" if side < 0 else "left",
+                    va="center",
+                )
             else:
                 _label(axes, name, (theta[top], 1), (0, 5), colour, ha="center", va="bottom")
                 axes.plot([theta[top]] * 2, [0, 1], color=colour, lw=0.8, ls=":")
@@ -104,7 +116,10 @@ def decay_or_prior(counts: Tensor, decay: Tensor, prior: Tensor, truth: float) -
     """The fitted weight against the number of examples, with a fixed weight decay and with a fixed prior: each (draws, counts)."""
 
     def panel(axes):
-        for values, colour, line, name, down in ((prior, BLUE, "-", "fixed prior", 10), (decay, ORANGE, "--", "fixed decay", -4)):
+        for values, colour, line, name, down in (
+            (prior, BLUE, "-", "fixed prior", 10),
+            (decay, ORANGE, "--", "fixed decay", -4),
+        ):
             axes.plot(counts, values.mean(0), color=colour, ls=line, marker="o", ms=3.5)
             axes.fill_between(counts, values.quantile(0.1, 0), values.quantile(0.9, 0), color=colour, alpha=0.15, lw=0)
             _label(axes, name, (counts[-1], values.mean(0)[-1]), (5, 0), colour, va="center" if down < 0 else "top")

@@ -28,7 +28,9 @@ class TwoWeights(nn.Module):
         return self.linear.weight.detach().flatten().clone()
 
 
-def descend(model: nn.Module, inputs: Tensor, labels: Tensor, *, penalty=None, steps: int, learning_rate: float) -> Tensor:
+def descend(
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, penalty=None, steps: int, learning_rate: float
+) -> Tensor:
     """Gradient descent on mean cross-entropy over all examples, plus the penalty: θ before and after each step, (steps + 1, 2).
 
     Args:
