@@ -29,6 +29,7 @@ from ewc.fisher import LABELS, diagonal_fisher
 from ewc.metrics import AccuracyMatrix
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
+from ewc.replay import Replay
 from ewc.tasks import Task, paired
 from ewc.training import accuracy, device, fit, learn_in_sequence
 
@@ -234,6 +235,50 @@ def fisher_of_labels(
         label=f"labels of the Fisher, seed {seed}",
     )
     return {"looks": looks, "examples": len(part[0])}, {}
+
+
+@depends_on(lambda configuration: (*_LEARNING, "replay"))
+def second_lessons(
+    tasks,
+    *,
+    ways: tuple[tuple[str, float], ...],
+    steps: int | None = None,
+    hidden: tuple[int, ...] = (256, 256),
+    batch_size: int = 128,
+    learning_rate: float = 0.06,
+    momentum: float = 0.9,
+    seed: int = 0,
+):
+    """Learn the first task once, as `two_tasks` does, then the second in several ways, each from the same weights.
+
+    A way is a name and an amount: ``("slower", 0.1)`` takes steps of a tenth of the size, ``("freeze", 1)`` holds the first
+    layer still, ``("replay", 200)`` keeps that many images of the first task. Keeps both accuracies before and after each.
+    """
+    model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
+    options = {"steps": steps, "batch_size": batch_size, "momentum": momentum}
+    fit(model, tasks[0], learning_rate=learning_rate, seed=seed * 1000, label=f"first lesson, seed {seed}", **options)
+    before = [accuracy(model, task) for task in tasks]
+    learned = {name: value.clone() for name, value in model.state_dict().items()}
+    layers = [layer for layer in model if list(layer.parameters())]
+    after = []
+    for way, amount in ways:
+        model.load_state_dict(learned)
+        penalty, rate, frozen = None, learning_rate, 0
+        if way == "slower":
+            rate = amount * learning_rate
+        elif way == "freeze":
+            frozen = amount
+        elif way == "replay":
+            penalty = Replay(model, examples=amount, batch_size=batch_size, seed=seed)
+            penalty.consolidate(tasks[0].train_inputs, tasks[0].train_targets)
+        else:
+            raise ValueError(f"a way is {way!r}; it may be 'slower', 'freeze' or 'replay'")
+        for place, layer in enumerate(layers):
+            layer.requires_grad_(place >= frozen)
+        label = f"{way} {amount}, seed {seed}"
+        fit(model, tasks[1], penalty=penalty, learning_rate=rate, seed=seed * 1000 + 1, label=label, **options)
+        after.append([accuracy(model, task) for task in tasks])
+    return {"before": before, "after": after}, {}
 
 
 def records_folder() -> Path:

@@ -31,6 +31,23 @@ def test_every_symbol_of_every_displayed_equation_is_in_the_table():
     assert count > 1000
 
 
+def test_no_symbol_is_used_before_the_page_that_introduces_it():
+    """What the appendix explains may be used anywhere: a reader looks it up there."""
+    order = [page.rpartition("/")[2] for page in PAGES]
+    appendix = [page.rpartition("/")[2] for page in PAGES if "/appendix/" in page]
+    early = []
+    for page in PAGES:
+        text = re.sub(r"^(`{3,})(\{code-cell\}|\{source\}|python|bash).*?^\1", "", source(page), flags=re.MULTILINE | re.DOTALL)
+        spoken = re.findall(r"\{sym\}`(?:[^`<]*<)?([a-z-]+)>?`", text)
+        formulas = re.findall(r"\$\$(.+?)\$\$|\$([^$]+?)\$", re.sub(r"`[^`\n]*`", "", text), flags=re.DOTALL)
+        name = page.rpartition("/")[2]
+        for symbol in {*spoken, *(used for tex in formulas for used in TABLE.read("".join(tex), name).used)}:
+            introduced = TABLE.symbols[symbol].introduced
+            if introduced not in appendix and order.index(name) < order.index(introduced):
+                early.append((name, symbol, introduced))
+    assert early == []
+
+
 def test_a_macro_and_the_bare_letter_are_the_same():
     bare = TABLE.read(r"\frac{\lambda}{2}\sum_i F_i(\theta_i-\theta^*_i)^2", "deriving-ewc")
     named = TABLE.read(r"\frac{\strength}{2}\sum_i \fisher_i(\weights_i-\anchor_i)^2", "deriving-ewc")

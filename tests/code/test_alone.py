@@ -55,6 +55,25 @@ assert conjugate.learn_coin(1, 1, torch.tensor([1, 0, 1])) == (3, 2)
 axis = torch.linspace(-1, 1, 21)
 assert abs(float(grid.Grid(axis).values(lambda theta: theta.sum() ** 2)[0]) - 1) < 1e-6
 """,
+    "likelihood": """
+import math
+logits = torch.zeros(3, 4, dtype=torch.double)
+assert abs(float(likelihood.log_likelihood(logits, torch.tensor([0, 1, 3]))) + 3 * math.log(4)) < 1e-12
+""",
+    "replay": """
+import math
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+memory = replay.Replay(model, strength=3.0, examples=1)
+memory.consolidate(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
+assert abs(float(memory.penalty()) - 3 * math.log(2)) < 1e-6
+""",
+    "two_weights": """
+model = two_weights.TwoWeights(torch.zeros(2))
+way = two_weights.descend(model, torch.tensor([[2.0, 0.0]]), torch.tensor([1]), steps=1, learning_rate=1.0)
+assert torch.allclose(way, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+""",
 }
 
 NEEDS = {"penalties": ["fisher"]}
@@ -89,7 +108,7 @@ def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, 
 
 # ---- the rooms of the design: each may import what stands here, and nothing else
 
-ALONE = {"fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models"}
+ALONE = {"fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"}
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
 MAY_IMPORT = {
     "fisher": set(),
@@ -100,13 +119,18 @@ MAY_IMPORT = {
     "metrics": set(),
     "tasks": set(),
     "models": set(),
+    "likelihood": set(),
+    "replay": set(),
+    "two_weights": set(),
     "training": LEARNING,
     "page": set(),
-    "experiments": {*LEARNING, "training", "page"},
+    "experiments": {*LEARNING, "replay", "training", "page"},
     "figures": {"metrics"},
     "frames": {"figures"},
     "figures_bayes": {"metrics", "figures", "frames"},
     "figures_refresher": {"figures", "figures_bayes", "frames"},
+    "figures_fixes": {"figures"},
+    "figures_loss": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -118,6 +142,8 @@ MAY_USE = {
     "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},
     "figures_refresher": {"torch", "matplotlib"},
+    "figures_fixes": {"torch", "numpy", "matplotlib"},
+    "figures_loss": {"torch", "numpy", "matplotlib"},
 }
 
 

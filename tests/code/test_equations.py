@@ -15,6 +15,7 @@ from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, 
 from ewc.fisher import _add_linear, _labels_and_scores
 from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.laplace import LaplacePosterior, laplace_approximation
+from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.penalties import _largest_curvature, _Quadratic
 from ewc.training import _warn_of_divergence
 from torch import nn
@@ -63,6 +64,51 @@ def test_eq_fwt(equation):
 @bound("eq-forgetting", AccuracyMatrix.forgetting)
 def test_eq_forgetting(equation):
     same(AccuracyMatrix(ACCURACIES).forgetting(), equation.side(1, {"R": ACCURACIES, "T": 4}))
+
+
+# ---- Tempting fixes ----
+
+
+@bound("eq-leash", L2.penalty)
+def test_eq_leash(equation):
+    network, _, names = held_network()
+    torch.nn.utils.vector_to_parameters(names[r"\theta^*"].clone(), network.parameters())
+    guard = L2(network, strength=0.7)
+    guard.consolidate()
+    torch.nn.utils.vector_to_parameters(names[r"\theta"].clone(), network.parameters())
+    names |= {r"\lambda": 0.7, "L_B": lambda theta: 0.25}
+    same(0.25 + guard.penalty().detach(), equation.side(1, names, i=len(names["F"])))
+
+
+# ---- Likelihood and loss ----
+
+
+@bound("eq-softmax", log_softmax)
+def test_eq_softmax(equation):
+    logits = normal(4)
+    for label in (1, 3):
+        wanted = equation.side(1, {"z": logits, "y": label}, k=4)
+        same(log_softmax(logits[None])[0, label - 1].exp(), wanted)
+    assert log_softmax(torch.tensor([800.0, 0.0])).isfinite().all()
+
+
+@bound("eq-log-likelihood", log_likelihood)
+def test_eq_log_likelihood(equation):
+    logits, labels = normal(5, 3), torch.tensor([0, 2, 1, 1, 0])
+
+    def p(label, example, theta):
+        return logits.softmax(-1)[int(example) - 1, int(label) - 1]
+
+    names = {"N": 5, "y": labels + 1, "x": torch.arange(1, 6), r"\theta": None, "p": p}
+    same(log_likelihood(logits, labels), equation.side(1, names))
+
+
+@bound("eq-gaussian-likelihood", gaussian_log_likelihood)
+def test_eq_gaussian_likelihood(equation):
+    outputs, targets = normal(5), normal(5, seed=1)
+    names = {"x": torch.arange(1, 6), "f": lambda example, theta: outputs[int(example) - 1], r"\theta": None}
+    names |= {"y": targets, "N": 5, r"\beta": torch.tensor(0.7)}
+    same(gaussian_log_likelihood(outputs, targets, 0.7), equation.side(1, names, n=5), tolerance=1e-7)
 
 
 # ---- Yesterday's posterior is today's prior ----

@@ -20,6 +20,7 @@ TINY = {
         {"method": method, "strength": strength, "steps": 3, "hidden": (4,)}
         for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0))
     ],
+    "second_lessons": [{"ways": (("slower", 0.1), ("freeze", 1), ("replay", 5)), "steps": 3, "hidden": (4,)}],
     "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
 }
 VARIANTS = [pytest.param(name, tiny, id=f"{name} {tiny.get('method', '')}") for name, all_ in TINY.items() for tiny in all_]
