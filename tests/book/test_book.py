@@ -13,6 +13,7 @@ CHAPTERS = [page for page in PAGES if is_chapter(page)]
 
 # Results that this edition stands for, with the full data: (page, name of a number) → (lowest, highest) value.
 FORGETTING, LAST = "book/forgetting/catastrophic-forgetting", "book/elastic/mnist-to-fashion-mnist"
+FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
@@ -25,6 +26,26 @@ BOUNDS = {
     ("book/bayes/fisher-information", "kl-slope"): (2.8, 3.2),
     ("book/bayes/laplace-approximation", "kl-law"): (-1.2, -0.9),
     ("book/elastic/deriving-ewc", "tilt"): (10, 1000),
+    (FIXES, "row-plain-first"): (10, 45),
+    (FIXES, "row-L2-first"): (80, 92),
+    (FIXES, "row-replay-first"): (89, 94),
+    (FIXES, "row-replay-second"): (86, 89),
+    (FIXES, "row-joint-first"): (97, 99),
+    (FIXES, "inside-from"): (0.1, 0.5),
+    (FIXES, "inside-to"): (1, 5),
+    (FIXES, "l2-lowest"): (0.055, 0.07),
+    (LOSS, "loss"): (0.06, 0.1),
+    (LOSS, "decayed"): (0.45, 0.51),
+    (LOSS, "prior-kept"): (0.68, 0.74),
+    (LOSS, "ended-length"): (0.65, 0.70),
+    (LOSS, "right-length"): (1.40, 1.44),
+    ("book/bayes/laplace-approximation", "held-kl"): (0.0115, 0.0119),
+    ("book/bayes/laplace-approximation", "dragged-kl"): (0.0220, 0.0224),
+    ("book/bayes/fisher-information", "least"): (0.045, 0.053),
+    ("book/bayes/fisher-information", "greatest"): (0.42, 0.48),
+    ("book/appendix/mathematics", "kl-forward"): (0.47, 0.49),
+    ("book/appendix/mathematics", "kl-backward"): (1.45, 1.47),
+    ("book/appendix/pytorch", "made"): (2.3, 2.45),
 }
 
 
