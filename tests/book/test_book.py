@@ -170,6 +170,18 @@ def test_some_page_of_the_embedded_build_shows_the_banner(embedded_book):
     assert any(soup(embedded_book, page).select(".banner-embedded") for page in CHAPTERS)
 
 
+def test_there_are_exercises_and_each_has_an_answer(book):
+    """That answers are executed is the build's affair: a cell that fails stops it."""
+    count = 0
+    for page in CHAPTERS:
+        article = soup(book, page).find("article")
+        exercises, answers = article.select(".admonition.exercise"), article.select(".admonition.solution")
+        assert len(exercises) == len(answers), page
+        assert 2 <= len(exercises) <= 6, page
+        count += len(exercises)
+    assert count >= 25
+
+
 def full_data(book):
     return not any(row["embedded"] for page in CHAPTERS for row in published(book, page).get("data", []))
 

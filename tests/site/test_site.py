@@ -44,6 +44,16 @@ def test_a_page_opens_from_the_disk_with_nothing_wrong(visit, page_name, screen,
     assert not cut, "stands out of the page, and nothing there scrolls"
 
 
+def test_a_first_visit_has_nothing_to_complain_of(browser, real_book):
+    """No theme was chosen yet, and none is stored."""
+    page, complaints = browser.new_page(), []
+    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+    page.goto((real_book.html / f"{PAGES[0]}.html").as_uri())
+    page.wait_for_load_state("load")
+    page.close()
+    assert complaints == []
+
+
 def test_search_finds_a_word_of_a_chapter(browser, real_book):
     visit = Visit(browser, real_book.html / "search.html", 1280, "light")
     visit.page.goto((real_book.html / "search.html").as_uri() + "?q=fisher")
