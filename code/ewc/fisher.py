@@ -164,13 +164,13 @@ def kronecker_fisher(
     The mean of a product is replaced by the product of the means. That is exact for one example, for inputs a that do not
     vary, and wherever δδᵀ and aaᵀ are uncorrelated. What lies between two layers is left out.
 
-    A convolution uses each of its weights at T places (t) of an image, a linear layer on tokens at T tokens; its score is
-    the sum Σ_t δ_t a_tᵀ. How the uses enter, with E over examples and labels:
+    A convolution uses each of its weights at R places (r) of an image, a linear layer on tokens at R tokens; its score is
+    the sum Σ_r δ_r a_rᵀ. How the uses enter, with E over examples and labels:
 
-    - ``"expand"``  A = E[Σ_t a_t a_tᵀ],  B = 1/T E[Σ_t δ_t δ_tᵀ]: as if the uses were uncorrelated (Grosse & Martens 2016).
-    - ``"reduce"``  A = E[āāᵀ] with ā = 1/T Σ_t a_t,  B = E[δ̂δ̂ᵀ] with δ̂ = Σ_t δ_t (Eschenhagen et al. 2023).
+    - ``"expand"``  A = E[Σ_r a_r a_rᵀ],  B = 1/R E[Σ_r δ_r δ_rᵀ]: as if the uses were uncorrelated (Grosse & Martens 2016).
+    - ``"reduce"``  A = E[āāᵀ] with ā = 1/R Σ_r a_r,  B = E[δ̄δ̄ᵀ] with δ̄ = Σ_r δ_r (Eschenhagen et al. 2023).
 
-    For T = 1 both are the factors above.
+    For R = 1 both are the factors above.
 
     Args:
         model: all its parameters that require grad belong to nn.Linear and nn.Conv2d, each used once in a forward pass.
@@ -497,7 +497,7 @@ def _uses_of_input(layer, a, sharing):
 
 
 def _uses_of_output(layer, delta, sharing):
-    """The scores of a layer's output, one row a use: (groups, examples · uses, outputs). For "expand" divided by √T."""
+    """The scores of a layer's output, one row a use: (groups, examples · uses, outputs). For "expand" divided by √R."""
     groups = getattr(layer, "groups", 1)
     if isinstance(layer, nn.Conv2d):
         delta = delta.flatten(2).mT

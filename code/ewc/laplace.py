@@ -18,19 +18,19 @@ from torch.func import grad, hessian, vmap
 
 
 class Kronecker:
-    """The precision Λ with one block Λ_l = N (B_l ⊗ A_l) + δ I for each layer l, never written out as a matrix.
+    """The precision Λ with one block Λ_l = N (B_l ⊗ A_l) + τ I for each layer l, never written out as a matrix.
 
     With the eigenvectors of the factors, B = U diag(β) Uᵀ and A = V diag(α) Vᵀ, the block is
 
-        (U ⊗ V) diag(N βᵢ αⱼ + δ) (U ⊗ V)ᵀ,
+        (U ⊗ V) diag(N βᵢ αⱼ + τ) (U ⊗ V)ᵀ,
 
-    so that the prior's δ is added exactly, and powers and determinants are had from the numbers N βᵢ αⱼ + δ.
+    so that the prior's τ is added exactly, and powers and determinants are had from the numbers N βᵢ αⱼ + τ.
 
     Args:
         factors: triples (B, A, places), (m, m), (k, k) and (m, k): symmetric and positive semi-definite, and which weights
             of the vector θ they speak of. ``kronecker_fisher(…).values()`` for one.
         examples: N, by which means per example are multiplied.
-        prior: δ, the precision of the prior, the same for every weight; at least 0.
+        prior: τ, the precision of the prior, the same for every weight; at least 0.
 
     Raises:
         ValueError: shapes do not fit, the places are not 0 to P − 1, each once, a value is not finite, or Λ is not positive definite.

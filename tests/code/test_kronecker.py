@@ -235,7 +235,7 @@ def test_a_last_layer_of_zeros_makes_its_own_block_exact_and_the_others_zero():
 
 
 def test_reduce_is_exact_for_one_image_whose_scores_are_the_same_at_every_place():
-    # A mean over all places hands each the same δ, so that the sum of δ aᵀ is one outer product of δ̂ and ā.
+    # A mean over all places hands each the same δ, so that the sum of δ aᵀ is one outer product of δ̄ and ā.
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 3, 2, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     inputs = torch.randn(1, 2, 4, 4)
