@@ -200,10 +200,9 @@ def kronecker_fisher(
                 "output scores do not give its gradient"
             )
         places = _places(model, names)
-        factors = {
-            layer: tuple(_zeros((groups, size, size), layer.weight) for size in shape)
-            for layer, (groups, *shape) in ((layer, place.shape) for layer, place in places.items())
-        }
+        shapes = [(layer, *place.shape) for layer, place in places.items()]
+        of_outputs = {layer: _zeros((groups, m, m), layer.weight) for layer, groups, m, _ in shapes}
+        of_inputs = {layer: _zeros((groups, k, k), layer.weight) for layer, groups, _, k in shapes}
         for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
             logits, calls = _forward(model, names, inputs[batch])
             for place, call in enumerate(calls):
@@ -212,22 +211,23 @@ def kronecker_fisher(
                         f"layer {names[call.module]!r} is used more than once in a forward pass; its scores add up before "
                         "they are squared, and Kronecker factors do not hold them: use diagonal_fisher or full_fisher"
                     )
-                a = _uses_of_input(call.module, call.input.detach(), sharing).to(factors[call.module][1].dtype)
-                factors[call.module][1].baddbmm_(a.mT, a)  # A += Σ aaᵀ
             outputs = [call.output for call in calls]
+            for layer, layer_input, _ in calls:
+                a = _uses_of_input(layer, layer_input.detach(), sharing)
+                of_inputs[layer].baddbmm_(a.mT, a)  # A += Σ aaᵀ
             for probability, score in _labels_and_scores(
                 logits.detach(), labels, _at(targets, batch), _at(draws, batch)
             ):
                 deltas = torch.autograd.grad(logits, outputs, score, retain_graph=True, materialize_grads=True)
-                for call, delta in zip(calls, deltas, strict=True):
-                    weighted = delta * probability.sqrt().reshape(-1, *[1] * (delta.ndim - 1))
-                    d = _uses_of_output(call.module, weighted, sharing).to(factors[call.module][0].dtype)
-                    factors[call.module][0].baddbmm_(d.mT, d)  # B += Σ p δδᵀ
+                for (layer, _, _), delta in zip(calls, deltas, strict=True):
+                    d = _uses_of_output(layer, delta, probability, sharing)
+                    of_outputs[layer].baddbmm_(d.mT, d)  # B += Σ p δδᵀ
     found = {}
-    for layer, (b, a) in factors.items():
-        for group, place in enumerate(places[layer]):
-            name = names[layer] if len(places[layer]) == 1 else f"{names[layer]}[{group}]"
-            found[name] = KroneckerFactors(b[group] / len(inputs), a[group] / len(inputs), place)
+    for layer, groups in places.items():
+        for group, place in enumerate(groups):
+            name = names[layer] if len(groups) == 1 else f"{names[layer]}[{group}]"
+            b, a = of_outputs[layer][group], of_inputs[layer][group]
+            found[name] = KroneckerFactors(b / len(inputs), a / len(inputs), place)
     for name, factor in found.items():
         if not (factor.outputs.isfinite().all() and factor.inputs.isfinite().all()):
             raise ValueError(f"the Kronecker factors of {name!r} are not finite: the model overflows on these inputs")
@@ -493,17 +493,18 @@ def _uses_of_input(layer, a, sharing):
     a = torch.cat([a] * layer.weight.requires_grad + [one] * bias, -1)
     if sharing == "reduce":
         a = a.mean(1, keepdim=True)
-    return a.flatten(0, 1).movedim(1, 0)
+    return a.flatten(0, 1).movedim(1, 0).to(torch.promote_types(a.dtype, torch.float32))
 
 
-def _uses_of_output(layer, delta, sharing):
-    """The scores of a layer's output, one row a use: (groups, examples · uses, outputs). For "expand" divided by √R."""
+def _uses_of_output(layer, delta, probability, sharing):
+    """√p times the scores of a layer's output, one row a use: (groups, examples · uses, outputs). For "expand" divided by √R."""
     groups = getattr(layer, "groups", 1)
+    delta = delta * probability.sqrt().reshape(-1, *[1] * (delta.ndim - 1))
     if isinstance(layer, nn.Conv2d):
         delta = delta.flatten(2).mT
     delta = delta.reshape(len(delta), -1, groups, delta.shape[-1] // groups)
     delta = delta.sum(1, keepdim=True) if sharing == "reduce" else delta / delta.shape[1] ** 0.5
-    return delta.flatten(0, 1).movedim(1, 0)
+    return delta.flatten(0, 1).movedim(1, 0).to(torch.promote_types(delta.dtype, torch.float32))
 
 
 @contextmanager
