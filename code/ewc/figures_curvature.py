@@ -188,11 +188,17 @@ def errors_by_uses(uses: Sequence[int], errors: dict[str, Tensor]) -> Picture:
     colours = {"expand": (BLUE, "o"), "reduce": (PURPLE, "s"), "diagonal": (ORANGE, "X")}
 
     def panel(axes):
+        ends = {name: float(errors[name].mean(0)[-1]) for name in colours}
+        # Names that would stand on one another are moved apart, each by what it takes.
+        room = 0.075 * max(float(each.max()) for each in errors.values())
+        heights, below = {}, -1.0
+        for name in sorted(ends, key=ends.get):
+            heights[name] = below = max(ends[name], below + room)
         for name, (colour, marker) in colours.items():
             each = errors[name]
             axes.plot(uses, each.mean(0), color=colour, marker=marker, ms=5)
             axes.fill_between(uses, each.amin(0), each.amax(0), color=colour, alpha=0.15, linewidth=0)
-            axes.annotate(name, (uses[-1], float(each.mean(0)[-1])), (7, 0), textcoords="offset points", color=colour,
+            axes.annotate(name, (uses[-1], heights[name]), (7, 0), textcoords="offset points", color=colour,
                           va="center", annotation_clip=False)  # fmt: skip
         axes.set_xticks(list(uses))
         axes.set_ylim(bottom=0)
