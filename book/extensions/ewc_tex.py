@@ -22,9 +22,9 @@ STRUCTURE = set(
     re.findall(
         r"\\(?:[A-Za-z]+|.)",
         r"""\frac \tfrac \dfrac \sqrt \left \right \bigl \bigr \Bigl \Bigr \biggl \biggr \big \Big \mid \| \, \; \: \! \  \\ \{ \} \cdot
-        \cdots \dots \ldots \vdots \quad \qquad \underbrace \overbrace \underset \approx \sim \simeq \to \mapsto \infty \Rightarrow
+        \cdots \dots \ldots \vdots \quad \qquad \underbrace \overbrace \underset \approx \sim \simeq \to \mapsto \Rightarrow
         \Longrightarrow \leftarrow \rightarrow \pm \mp \times \le \leq \ge \geq \ne \neq \ll \gg \in \subset \limits \nolimits
-        \textstyle \displaystyle \lVert \rVert \lvert \rvert \langle \rangle \propto \equiv \text \lfloor \rfloor \middle \vert \iff \colon
+        \textstyle \displaystyle \Vert \lVert \rVert \lvert \rvert \langle \rangle \propto \equiv \text \lfloor \rfloor \middle \vert \iff \colon
         \hphantom \phantom \smash \substack \mathop \circ \odot""",
     )
 )

@@ -4,8 +4,8 @@ Its rooms, each readable by itself: `fisher`, `laplace`, `penalties`, `metrics`,
 `experiments`, `figures`, and `page`, which hands numbers to the text.
 """
 
-from ewc.fisher import diagonal_fisher, full_fisher
-from ewc.laplace import LaplacePosterior, laplace_approximation
+from ewc.fisher import KroneckerFactors, diagonal_fisher, full_fisher, kronecker_fisher
+from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.metrics import AccuracyMatrix, fisher_overlap
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
@@ -16,6 +16,8 @@ __all__ = [
     "EWC",
     "L2",
     "AccuracyMatrix",
+    "Kronecker",
+    "KroneckerFactors",
     "LaplacePosterior",
     "Task",
     "accuracy",
@@ -25,6 +27,7 @@ __all__ = [
     "fisher_overlap",
     "fit",
     "full_fisher",
+    "kronecker_fisher",
     "laplace_approximation",
     "learn_in_sequence",
     "letters",

@@ -6,7 +6,8 @@ The Fisher information is the mean square of the score, over the inputs and over
     F = 1/N Σ_n Σ_c p(c|xₙ,θ) s(xₙ, c) s(xₙ, c)ᵀ          (full, P × P)
     Fᵢ = 1/N Σ_n Σ_c p(c|xₙ,θ) sᵢ(xₙ, c)²                  (its diagonal)
 
-Both are means per example: multiply by N for the information in N examples.
+Both are means per example: multiply by N for the information in N examples. Between the two stands, layer by layer, a
+Kronecker product of two small matrices, one for what goes into the layer and one for what its output is worth (KFAC).
 
 No gradient is ever formed for one example at a time. A linear layer y = Wa + b has the score δaᵀ for one example, where
 δ is the score of the layer's output, so the squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²) (Goodfellow 2015,
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 LABELS = ("exact", "sampled", "empirical", "argmax")
+SHARING = ("expand", "reduce")
 
 # Gradients of single examples are formed this many numbers at a time: 64 MiB in float32.
 _NUMBERS_AT_ONCE = 2**24
@@ -131,6 +133,105 @@ def full_fisher(
                     scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1).to(weight.dtype)
                     fisher += scores.T @ (weight[:, None] * scores)
     return fisher / len(inputs)
+
+
+class KroneckerFactors(NamedTuple):
+    """The Fisher information of one layer as a Kronecker product, F ≈ B ⊗ A, and where its weights stand in the model.
+
+    With m outputs and k inputs, one more if the layer has a bias: its input a then ends in a constant 1, and the matrix
+    [W | b] holds weights and bias. ``torch.kron(outputs, inputs)`` is the block of the full Fisher whose rows and columns
+    are ``places.flatten()``.
+    """
+
+    outputs: Tensor  # B, (m, m): the mean of δδᵀ over examples and labels, δ the score of the layer's output
+    inputs: Tensor  # A, (k, k): the mean of aaᵀ over examples
+    places: Tensor  # (m, k): the place of each entry of [W | b] in the order of full_fisher
+
+
+def kronecker_fisher(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor | None = None,
+    *,
+    labels: str = "exact",
+    samples: int = 1,
+    sharing: str = "expand",
+    batch_size: int = 1024,
+    generator: torch.Generator | None = None,
+) -> dict[str, KroneckerFactors]:
+    """The layers' blocks of F as products of two means: F_layer = E[ δδᵀ ⊗ aaᵀ ] ≈ E[ δδᵀ ] ⊗ E[ aaᵀ ] = B ⊗ A.
+
+    The mean of a product is replaced by the product of the means. That is exact for one example, for inputs a that do not
+    vary, and wherever δδᵀ and aaᵀ are uncorrelated. What lies between two layers is left out.
+
+    A convolution uses each of its weights at R places (r) of an image, a linear layer on tokens at R tokens; its score is
+    the sum Σ_r δ_r a_rᵀ. How the uses enter, with E over examples and labels:
+
+    - ``"expand"``  A = E[Σ_r a_r a_rᵀ],  B = 1/R E[Σ_r δ_r δ_rᵀ]: as if the uses were uncorrelated (Grosse & Martens 2016).
+    - ``"reduce"``  A = E[āāᵀ] with ā = 1/R Σ_r a_r,  B = E[δ̄δ̄ᵀ] with δ̄ = Σ_r δ_r (Eschenhagen et al. 2023).
+
+    For R = 1 both are the factors above.
+
+    Args:
+        model: all its parameters that require grad belong to nn.Linear and nn.Conv2d, each used once in a forward pass.
+        sharing: ``"expand"`` or ``"reduce"``; for layers used once an example they are the same.
+        Others as in `diagonal_fisher`.
+
+    Returns:
+        One pair of factors a layer, keyed by its name in ``model.named_modules()``; a convolution with groups is as many
+        layers as it has groups, ``name[0]``, ``name[1]`` and so on. Symmetric, positive semi-definite; scale: their product is a
+        mean per example; detached; at least float32.
+
+    Raises:
+        ValueError: as `diagonal_fisher`, or a layer is of another kind, or used more than once; the message names it.
+        TypeError: inputs or targets are no tensors.
+
+    Follows Martens & Grosse (2015), Optimizing neural networks with Kronecker-factored approximate curvature, arXiv
+    1503.05671, section 3; Grosse & Martens (2016), arXiv 1602.01407, section 3; Eschenhagen et al. (2023), arXiv 2311.00636.
+    """
+    draws = _check(model, inputs, targets, labels, samples, batch_size, generator)
+    if sharing not in SHARING:
+        raise ValueError(f"sharing is {sharing!r}; it may be one of {', '.join(map(repr, SHARING))}")
+    names = _factored_layers(model)
+    with _evaluated(model):
+        if set(_layers_to_read(model, inputs)) != names.keys():
+            raise ValueError(
+                "model uses a weight outside the layer that owns it, or not example by example: its layers' inputs and "
+                "output scores do not give its gradient"
+            )
+        places = _places(model, names)
+        shapes = [(layer, *place.shape) for layer, place in places.items()]
+        of_outputs = {layer: _zeros((groups, m, m), layer.weight) for layer, groups, m, _ in shapes}
+        of_inputs = {layer: _zeros((groups, k, k), layer.weight) for layer, groups, _, k in shapes}
+        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
+            logits, calls = _forward(model, names, inputs[batch])
+            for place, call in enumerate(calls):
+                if any(call.module is other.module for other in calls[:place]):
+                    raise ValueError(
+                        f"layer {names[call.module]!r} is used more than once in a forward pass; its scores add up before "
+                        "they are squared, and Kronecker factors do not hold them: use diagonal_fisher or full_fisher"
+                    )
+            outputs = [call.output for call in calls]
+            for layer, layer_input, _ in calls:
+                a = _uses_of_input(layer, layer_input.detach(), sharing)
+                of_inputs[layer].baddbmm_(a.mT, a)  # A += Σ aaᵀ
+            for probability, score in _labels_and_scores(
+                logits.detach(), labels, _at(targets, batch), _at(draws, batch)
+            ):
+                deltas = torch.autograd.grad(logits, outputs, score, retain_graph=True, materialize_grads=True)
+                for (layer, _, _), delta in zip(calls, deltas, strict=True):
+                    d = _uses_of_output(layer, delta, probability, sharing)
+                    of_outputs[layer].baddbmm_(d.mT, d)  # B += Σ p δδᵀ
+    found = {}
+    for layer, groups in places.items():
+        for group, place in enumerate(groups):
+            name = names[layer] if len(groups) == 1 else f"{names[layer]}[{group}]"
+            b, a = of_outputs[layer][group], of_inputs[layer][group]
+            found[name] = KroneckerFactors(b / len(inputs), a / len(inputs), place)
+    for name, factor in found.items():
+        if not (factor.outputs.isfinite().all() and factor.inputs.isfinite().all()):
+            raise ValueError(f"the Kronecker factors of {name!r} are not finite: the model overflows on these inputs")
+    return found
 
 
 def _labels_and_scores(logits, labels, targets, draws):
@@ -330,6 +431,80 @@ def _backward_through(module, inputs, deltas):
         except RuntimeError:  # a layer that torch cannot vectorise, an LSTM for one: example by example, slow and exact
             each = [gradient_of_one(example, delta) for example, delta in zip(inputs, deltas, strict=True)]
             return {parameter: torch.stack([gradient[parameter] for gradient in each]) for parameter in each[0]}
+
+
+def _factored_layers(model):
+    """The layers that own parameters, with their names; an error that names those that have no Kronecker factors."""
+    names, unfit, owners = {}, [], {}
+    for name, module in model.named_modules():
+        own = {key: value for key, value in module.named_parameters(recurse=False) if value.requires_grad}
+        plain = type(module).forward in (nn.Linear.forward, nn.Conv2d.forward) and own.keys() <= {"weight", "bias"}
+        if own and not plain:
+            unfit.append(f"{name or 'the model itself'} ({type(module).__name__})")
+        elif own:
+            names[module] = name
+        for parameter in own.values():
+            if parameter in owners:
+                raise ValueError(
+                    f"layers {owners[parameter]!r} and {name!r} share a parameter; its scores add up before they are "
+                    "squared, and Kronecker factors do not hold them: use diagonal_fisher or full_fisher"
+                )
+            owners[parameter] = name
+    if unfit:
+        raise ValueError(
+            f"model has parameters in {', '.join(unfit)}; Kronecker factors are defined for nn.Linear and nn.Conv2d: "
+            "freeze the others with requires_grad_(False), or use diagonal_fisher or full_fisher"
+        )
+    return names
+
+
+def _places(model, layers):
+    """Where the entries of each layer's [W | b] stand in the vector of all parameters: (groups, outputs, inputs)."""
+    starts, start = {}, 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            starts[parameter] = torch.arange(start, start := start + parameter.numel(), device=parameter.device)
+    return {
+        layer: torch.cat(
+            [
+                starts[parameter].reshape(groups, len(parameter) // groups, -1)
+                for parameter in (layer.weight, layer.bias)
+                if parameter is not None and parameter in starts
+            ],
+            -1,
+        )
+        for layer in layers
+        for groups in [getattr(layer, "groups", 1)]
+    }
+
+
+def _uses_of_input(layer, a, sharing):
+    """What the rows of [W | b] are multiplied with, one row a use: (groups, examples · uses, inputs)."""
+    groups = getattr(layer, "groups", 1)
+    if isinstance(layer, nn.Conv2d):
+        zeros = layer.padding_mode == "zeros"
+        padded = nn.functional.pad(
+            a, layer._reversed_padding_repeated_twice, mode="constant" if zeros else layer.padding_mode
+        )
+        a = nn.functional.unfold(padded, layer.kernel_size, layer.dilation, stride=layer.stride).mT
+    a = a.reshape(len(a), -1, groups, a.shape[-1] // groups)
+    one = torch.ones_like(a[..., :1])
+    bias = layer.bias is not None and layer.bias.requires_grad
+    a = torch.cat([a] * layer.weight.requires_grad + [one] * bias, -1)
+    if sharing == "reduce":
+        a = a.mean(1, keepdim=True)
+    return a.flatten(0, 1).movedim(1, 0).to(torch.promote_types(a.dtype, torch.float32))
+
+
+def _uses_of_output(layer, delta, probability, sharing):
+    """√p times the scores of a layer's output, one row a use: (groups, examples · uses, outputs). For "expand" divided by √R."""
+    groups = getattr(layer, "groups", 1)
+    delta = delta * probability.sqrt().reshape(-1, *[1] * (delta.ndim - 1))
+    if isinstance(layer, nn.Conv2d):
+        delta = delta.flatten(2).mT
+    delta = delta.reshape(len(delta), -1, groups, delta.shape[-1] // groups)
+    delta = delta.sum(1, keepdim=True) if sharing == "reduce" else delta / delta.shape[1] ** 0.5
+    return delta.flatten(0, 1).movedim(1, 0).to(torch.promote_types(delta.dtype, torch.float32))
 
 
 @contextmanager

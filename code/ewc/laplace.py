@@ -10,32 +10,109 @@ This file needs torch and nothing else. MIT licence; from the book Weights that 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 from torch.func import grad, hessian, vmap
 
 
+class Kronecker:
+    """The precision Λ with one block Λ_l = N (B_l ⊗ A_l) + τ I for each layer l, never written out as a matrix.
+
+    With the eigenvectors of the factors, B = U diag(β) Uᵀ and A = V diag(α) Vᵀ, the block is
+
+        (U ⊗ V) diag(N βᵢ αⱼ + τ) (U ⊗ V)ᵀ,
+
+    so that the prior's τ is added exactly, and powers and determinants are had from the numbers N βᵢ αⱼ + τ.
+
+    Args:
+        factors: triples (B, A, places), (m, m), (k, k) and (m, k): symmetric and positive semi-definite, and which weights
+            of the vector θ they speak of. ``kronecker_fisher(…).values()`` for one.
+        examples: N, by which means per example are multiplied.
+        prior: τ, the precision of the prior, the same for every weight; at least 0.
+
+    Raises:
+        ValueError: shapes do not fit, the places are not 0 to P − 1, each once, a value is not finite, or Λ is not positive definite.
+    """
+
+    def __init__(self, factors: Iterable[tuple[Tensor, Tensor, Tensor]], *, examples: float = 1, prior: float = 0.0):
+        factors = [tuple(factor) for factor in factors]
+        if not factors:
+            raise ValueError("factors is empty; it must hold at least one triple (B, A, places)")
+        for name, value, fits in (("examples", examples, examples > 0), ("prior", prior, prior >= 0)):
+            if not fits or not math.isfinite(value):
+                raise ValueError(
+                    f"{name} is {value!r}; it must be finite and {'above' if name == 'examples' else 'at least'} 0"
+                )
+        for b, a, places in factors:
+            if b.shape != places.shape[:1] * 2 or a.shape != places.shape[1:] * 2:
+                raise ValueError(
+                    f"factors holds B {tuple(b.shape)}, A {tuple(a.shape)} and places {tuple(places.shape)}; "
+                    "they must be (m, m), (k, k) and (m, k)"
+                )
+            for name, factor in (("B", b), ("A", a)):
+                if not factor.isfinite().all():
+                    raise ValueError(f"factors holds a {name} with a value that is not finite")
+                if not torch.allclose(factor, factor.T, rtol=1e-5, atol=1e-6 * float(factor.abs().max())):
+                    raise ValueError(f"factors holds a {name} that is not symmetric")
+        order = torch.cat([places.flatten() for _, _, places in factors])
+        if not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
+            raise ValueError(f"factors must have each place from 0 to {len(order) - 1} once among their places")
+        self.shape = (len(order), len(order))
+        self._blocks = []
+        for b, a, places in factors:
+            (beta, u), (alpha, v) = torch.linalg.eigh(b), torch.linalg.eigh(a)
+            for name, values in (("B", beta), ("A", alpha)):
+                if values[0] < -1e-5 * values[-1].abs():
+                    raise ValueError(f"factors holds a {name} with the negative eigenvalue {values[0]:.3g}")
+            values = examples * torch.outer(beta.clamp(min=0), alpha.clamp(min=0)) + prior
+            if not (values > 0).all():
+                raise ValueError(
+                    f"precision must be positive definite; its smallest eigenvalue is {values.min():.3g}: give a prior above 0"
+                )
+            self._blocks.append((values, u, v, places))
+
+    def power_times(self, vectors: Tensor, power: float) -> Tensor:
+        """Λ^power v for vectors v of shape (…, P): into the eigenvectors, times a power of the eigenvalues, and back."""
+        product = torch.empty_like(vectors)
+        for values, u, v, places in self._blocks:
+            matrix = vectors[..., places]  # (U ⊗ V)ᵀ vec(M) = vec(Uᵀ M V)
+            product[..., places] = u @ (values**power * (u.T @ matrix @ v)) @ v.T
+        return product
+
+    def log_det(self) -> Tensor:
+        """log det Λ, the sum of the logarithms of all eigenvalues."""
+        return sum(values.log().sum() for values, _, _, _ in self._blocks)
+
+    def dense(self) -> Tensor:
+        """Λ written out, (P, P): for small models, and to check."""
+        values = self._blocks[0][0]
+        return self.power_times(torch.eye(self.shape[0], dtype=values.dtype, device=values.device), 1)
+
+
 class LaplacePosterior:
-    """The Gaussian N(θ̂, Λ⁻¹) with its mean θ̂, shape (P,), and its precision Λ: diagonal, shape (P,), or full, (P, P).
+    """The Gaussian N(θ̂, Λ⁻¹) with its mean θ̂, shape (P,), and its precision Λ: diagonal, shape (P,), full, (P, P), or `Kronecker`.
 
     Raises:
         ValueError: shapes do not fit, a value is not finite, or the precision is not positive definite.
     """
 
-    def __init__(self, mean: Tensor, precision: Tensor):
+    def __init__(self, mean: Tensor, precision: Tensor | Kronecker):
         if mean.ndim != 1 or len(mean) == 0:
             raise ValueError(f"mean has shape {tuple(mean.shape)}; it must be a vector (P,)")
         if precision.shape not in (mean.shape, (len(mean), len(mean))):
             raise ValueError(
                 f"precision has shape {tuple(precision.shape)}; it may be {(len(mean),)} or {(len(mean), len(mean))}"
             )
-        for name, value in (("mean", mean), ("precision", precision)):
+        self.mean, self.precision = mean, precision
+        kronecker = isinstance(precision, Kronecker)
+        for name, value in (("mean", mean), *([] if kronecker else [("precision", precision)])):
             if not value.isfinite().all():
                 raise ValueError(f"{name} holds a value that is not finite")
-        self.mean, self.precision = mean, precision
-        if precision.ndim == 1:
+        if kronecker:
+            self._root = None  # it has its own powers, and has been checked
+        elif precision.ndim == 1:
             if not (precision > 0).all():
                 raise ValueError(f"precision must be positive; its smallest entry is {precision.min():.3g}")
             self._root = precision.sqrt()
@@ -52,15 +129,20 @@ class LaplacePosterior:
         if theta.shape[-1:] != self.mean.shape:
             raise ValueError(f"theta has shape {tuple(theta.shape)}; its last axis must be {len(self.mean)}")
         distance = theta - self.mean
-        scaled = distance * self._root if self.precision.ndim == 1 else distance @ self._root
+        if self._root is None:
+            scaled = self.precision.power_times(distance, 0.5)
+        else:
+            scaled = distance * self._root if self._root.ndim == 1 else distance @ self._root
         return -scaled.square().sum(-1) / 2 + self._log_det() / 2 - len(self.mean) / 2 * math.log(2 * math.pi)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n draws, shape (n, P): θ̂ + L⁻ᵀε for standard normal ε, whose covariance is (LLᵀ)⁻¹ = Λ⁻¹."""
+        """n draws, shape (n, P): θ̂ + L⁻ᵀε for standard normal ε, whose covariance is (LLᵀ)⁻¹ = Λ⁻¹; or θ̂ + Λ^(−½)ε."""
         if n < 1:
             raise ValueError(f"n is {n!r}; it must be at least 1")
         noise = torch.randn(n, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device)
-        if self.precision.ndim == 1:
+        if self._root is None:
+            return self.mean + self.precision.power_times(noise, -0.5)
+        if self._root.ndim == 1:
             return self.mean + noise / self._root
         return self.mean + torch.linalg.solve_triangular(self._root.T, noise.T, upper=True).T
 
@@ -75,7 +157,9 @@ class LaplacePosterior:
         return vmap(probabilities)(self.sample(n, generator)).mean(0)
 
     def _log_det(self):
-        return 2 * (self._root.log().sum() if self.precision.ndim == 1 else self._root.diagonal().log().sum())
+        if self._root is None:
+            return self.precision.log_det()
+        return 2 * (self._root.log().sum() if self._root.ndim == 1 else self._root.diagonal().log().sum())
 
 
 def laplace_approximation(

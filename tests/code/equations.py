@@ -107,7 +107,8 @@ class Reader:
 
     def __init__(self, pieces, names, ranges):
         self.pieces, self.at, self.names, self.ranges = unbraced(pieces), 0, names, ranges
-        self.patterns = sorted(((unbraced(tokens(tex)), tex) for tex in names), key=lambda each: -len(each[0]))
+        self.patterns = [(unbraced(tokens(tex)), tex) for tex in names if tex != r"\operatorname{E}"]
+        self.patterns.sort(key=lambda each: -len(each[0]))
 
     def whole(self):
         value = self.expression()
@@ -153,6 +154,11 @@ class Reader:
             if self.peek() == "/":
                 self.take()
                 value = (lambda above, below: lambda names: above(names) / below(names))(value, self.factor())
+            elif self.peek() == r"\otimes":
+                self.take()
+                value = (lambda left, right: lambda names: torch.kron(column(left(names)), column(right(names))))(
+                    value, self.factor()
+                )
             else:
                 value = (lambda left, right: lambda names: times(left(names), right(names)))(value, self.factor())
         return value
@@ -214,6 +220,11 @@ class Reader:
             inside = self.expression()
             self.take(")" if piece == "(" else "}")
             return inside
+        if piece == r"\operatorname{E}":  # over what the test gives: pairs of a probability and the values of the symbols
+            self.take("[")
+            inside = self.expression()
+            self.take("]")
+            return lambda names: sum(weight * inside(names | sample) for weight, sample in names[piece])
         if piece == "[":  # Iverson's bracket, or an ordinary one
             inside = self.expression()
             if self.peek() == "=":

@@ -23,6 +23,9 @@ found = fisher.diagonal_fisher(model, torch.tensor([[1.0, 2.0]]))
 assert torch.allclose(found["weight"], torch.tensor([[0.25, 1.0], [0.25, 1.0]])), found
 assert torch.allclose(found["bias"], torch.tensor([0.25, 0.25])), found
 assert torch.allclose(fisher.full_fisher(model, torch.tensor([[1.0, 2.0]])).trace(), torch.tensor(3.0))
+(factors,) = fisher.kronecker_fisher(model, torch.tensor([[1.0, 2.0]])).values()
+assert torch.allclose(factors.inputs, torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])), factors
+assert torch.allclose(factors.outputs, torch.tensor([[0.25, -0.25], [-0.25, 0.25]])), factors
 """,
     "penalties": """
 model = torch.nn.Linear(2, 2)
@@ -41,6 +44,9 @@ import math
 posterior = laplace.laplace_approximation(lambda theta: -2 * ((theta - 3) ** 2).sum(), torch.zeros(1, dtype=torch.double))
 assert abs(float(posterior.mean) - 3) < 1e-9 and abs(float(posterior.precision) - 4) < 1e-9
 assert abs(float(posterior.log_density(posterior.mean)) - 0.5 * math.log(4 / (2 * math.pi))) < 1e-9
+one = torch.ones(1, 1)
+kronecker = laplace.Kronecker([(one, one, torch.tensor([[0]]))], examples=3, prior=1.0)
+assert float(laplace.LaplacePosterior(torch.zeros(1), kronecker).precision.dense()) == 4
 """,
     "metrics": """
 matrix = metrics.AccuracyMatrix([[0.9, 0.1], [0.5, 0.8]])
@@ -131,6 +137,7 @@ MAY_IMPORT = {
     "figures_refresher": {"figures", "figures_bayes", "frames"},
     "figures_fixes": {"figures"},
     "figures_loss": {"figures"},
+    "figures_curvature": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -144,6 +151,7 @@ MAY_USE = {
     "figures_refresher": {"torch", "matplotlib"},
     "figures_fixes": {"torch", "numpy", "matplotlib"},
     "figures_loss": {"torch", "numpy", "matplotlib"},
+    "figures_curvature": {"torch", "numpy", "matplotlib"},
 }
 
 

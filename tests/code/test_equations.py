@@ -10,11 +10,11 @@ import warnings
 import pytest
 import torch
 from equations import BOUND, ROOT, Equation, bound, changed, changed_code, numbered, same, shown_lines
-from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, mlp
+from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
 from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.fisher import _add_linear, _labels_and_scores
 from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
-from ewc.laplace import LaplacePosterior, laplace_approximation
+from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.penalties import _largest_curvature, _Quadratic
 from ewc.training import _warn_of_divergence
@@ -319,6 +319,54 @@ def test_eq_overlap(equation):
     first, second = positive(6), positive(6, seed=1)
     found = fisher_overlap({"a": first[:2], "b": first[2:]}, {"a": second[:2], "b": second[2:]})
     same(found, equation.side(0, {"F": first, "G": second}, i=6, j=6))
+
+
+# ---- The shape of curvature ----
+
+
+def layer_samples(network, inputs):
+    """For the first layer of `small_network`: every image and label with its weight, its input a with a 1, and its score δ."""
+    samples = []
+    for image in inputs:
+        log_p = network(image[None]).log_softmax(-1)[0]
+        for log in log_p:
+            (delta,) = torch.autograd.grad(log, network.hidden1.bias, retain_graph=True)
+            a = torch.cat([image, torch.ones(1)])
+            samples.append((log.exp().detach() / len(inputs), {r"\delta": delta, "a": a}))
+    return samples
+
+
+@bound("eq-kronecker", kronecker_fisher)
+def test_eq_kronecker(equation):
+    network, inputs, _ = small_network()
+    b, a, places = kronecker_fisher(network, inputs, batch_size=4)["hidden1"]
+    names = {r"\operatorname{E}": layer_samples(network, inputs), "B": b, "A": a}
+    rows = places.flatten()
+    same(full_fisher(network, inputs)[rows][:, rows], equation.side(1, names))
+    for side in (2, 3):
+        same(torch.kron(b, a), equation.side(side, names))
+
+
+@bound("eq-diagonal-of-block", _add_linear)
+def test_eq_diagonal_of_block(equation):
+    network, inputs, _ = small_network()
+    names = {r"\operatorname{E}": layer_samples(network, inputs)}
+    fisher = diagonal_fisher(network, inputs)
+    for j in (1, 4):
+        same(fisher["hidden1.weight"][j - 1, 2], equation.side(1, names | {"j": j, "k": 3}))
+        same(fisher["hidden1.bias"][j - 1], equation.side(1, names | {"j": j, "k": 6}))
+
+
+@bound("eq-kronecker-eigen", Kronecker.power_times)
+def test_eq_kronecker_eigen(equation):
+    b, a = definite(2), definite(3, seed=1)
+    places, vectors = torch.tensor([[3, 0, 5], [1, 4, 2]]), normal(4, 6)
+    precision = Kronecker([(b, a, places)], examples=7, prior=0.3)
+    names = {"N": 7, "B": b, "A": a, r"\tau": 0.3, "I": torch.eye(6)}
+    rows = places.flatten()
+    dense = equation.side(0, names)
+    same(precision.power_times(vectors, 1)[:, rows], vectors[:, rows] @ dense)
+    same(precision.power_times(vectors, -1)[:, rows], vectors[:, rows] @ torch.linalg.inv(dense))
 
 
 # ---- Deriving EWC ----

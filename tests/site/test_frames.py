@@ -1,28 +1,16 @@
 """Figures with a slider, as a browser shows them: moved by keyboard and by touch, without JavaScript, and from the disk."""
 
 import re
-import shutil
 
 import pytest
 from building import PAGES
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 ONE_SLIDER, SEVERAL_SLIDERS = "book/bayes/yesterdays-posterior", "book/bayes/laplace-approximation"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=list(SCREENS))
@@ -41,8 +29,6 @@ def opened(browser, real_book, screen):
 
     def open_page(name, **how):
         context = browser.new_context(**SCREENS[screen], **how)
-        # The theme complains on the console where none was ever chosen.
-        context.add_init_script("for (const key of ['mode', 'theme']) localStorage.setItem(key, 'light')")
         context.route(re.compile(r"^(?!file:|data:|blob:)"), refuse)
         contexts.append(context)
         page = context.new_page()
