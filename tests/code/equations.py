@@ -28,6 +28,7 @@ DROPPED = {
 }  # fmt: skip
 BETWEEN_SIDES = {"=", r"\approx", r"\qquad", r"\\", r"\Rightarrow", r"\leftarrow", r"\to"}
 OPENING, CLOSING = {"{", "(", "["}, {"}", ")", "]"}
+ENDING = {"+", "-", "=", "<", ",", "|", r"\mid", r"\rVert", r"\otimes", *CLOSING}
 BOUND = {}  # name of the test → (label, check, functions)
 
 
@@ -107,7 +108,8 @@ class Reader:
 
     def __init__(self, pieces, names, ranges):
         self.pieces, self.at, self.names, self.ranges = unbraced(pieces), 0, names, ranges
-        self.patterns = [(unbraced(tokens(tex)), tex) for tex in names if tex != r"\operatorname{E}"]
+        drawn = names.get(r"\operatorname{E}", [(1, {})])[0][1]
+        self.patterns = [(unbraced(tokens(tex)), tex) for tex in (*names, *drawn) if tex != r"\operatorname{E}"]
         self.patterns.sort(key=lambda each: -len(each[0]))
 
     def whole(self):
@@ -149,16 +151,20 @@ class Reader:
         return value
 
     def term(self):
+        value = self.product()
+        while self.peek() == r"\otimes":
+            self.take()
+            value = (lambda left, right: lambda names: torch.kron(column(left(names)), column(right(names))))(
+                value, self.product()
+            )
+        return value
+
+    def product(self):
         value = self.factor()
-        while self.peek() is not None and self.peek() not in ("+", "-", "=", "<", ",", r"\mid", r"\rVert", "|", *CLOSING):
+        while self.peek() is not None and self.peek() not in ENDING:
             if self.peek() == "/":
                 self.take()
                 value = (lambda above, below: lambda names: above(names) / below(names))(value, self.factor())
-            elif self.peek() == r"\otimes":
-                self.take()
-                value = (lambda left, right: lambda names: torch.kron(column(left(names)), column(right(names))))(
-                    value, self.factor()
-                )
             else:
                 value = (lambda left, right: lambda names: times(left(names), right(names)))(value, self.factor())
         return value

@@ -195,6 +195,9 @@ def test_eq_laplace_density(equation):
     same(LaplacePosterior(mean, precision).log_density(theta), equation.side(1, names))
     names[r"\Lambda"] = precision.diagonal().diag()
     same(LaplacePosterior(mean, precision.diagonal()).log_density(theta), equation.side(1, names))
+    factored = Kronecker([(definite(1), definite(3), torch.arange(3)[None])], prior=0.2)
+    names[r"\Lambda"] = factored.dense()
+    same(LaplacePosterior(mean, factored).log_density(theta), equation.side(1, names))
 
 
 @bound("eq-laplace-sample", LaplacePosterior.sample)
@@ -207,6 +210,11 @@ def test_eq_laplace_sample(equation):
     same(precision, equation.side(3, names))
     diagonal = LaplacePosterior(mean, precision.diagonal()).sample(2, torch.Generator().manual_seed(5))
     same(diagonal[1], equation.side(1, names | {"L": precision.diagonal().sqrt().diag()}))
+    factored = Kronecker([(definite(1), definite(3), torch.arange(3)[None])], prior=0.2)
+    drawn = LaplacePosterior(mean, factored).sample(2, torch.Generator().manual_seed(5))
+    values, vectors = torch.linalg.eigh(factored.dense())
+    root = vectors @ values.sqrt().diag() @ vectors.T  # symmetric: another root of Λ than Cholesky's, and as good
+    same(drawn[1], equation.side(1, names | {"L": root}))
 
 
 @bound("eq-laplace-predict", LaplacePosterior.predict)
