@@ -508,8 +508,8 @@ def test_a_changed_equation_is_noticed(name):
     label, check, _ = BOUND[name]
     equation = Equation.of(label)
     check(equation)
-    missed, tried = [], 0
-    for what, other in changed(equation):
+    missed, tried, changes = [], 0, list(changed(equation))
+    for what, other in changes:
         try:
             check(other)
         except AssertionError:
@@ -519,7 +519,7 @@ def test_a_changed_equation_is_noticed(name):
         else:
             missed.append(what)
     assert missed == []
-    assert tried
+    assert tried or not changes  # a product of means has no sign, number or index
 
 
 @pytest.mark.parametrize("name", BOUND)
