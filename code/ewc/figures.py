@@ -250,7 +250,7 @@ def kl_is_a_parabola(lengths: Tensor, divergence: Tensor, quadratic: Tensor) -> 
         axes.loglog(lengths, divergence, color=BLUE)
         axes.loglog(lengths, quadratic, color=ORANGE, ls="--")
         axes.annotate("KL divergence\nand $\\frac{1}{2}\\epsilon^T F \\epsilon$, dashed", (lengths[len(lengths) // 3], quadratic[len(lengths) // 3]),
-                      (-8, 8), textcoords="offset points", ha="right")  # fmt: skip
+                      (12, -22), textcoords="offset points")  # fmt: skip
         axes.set_title("what the step does")
         axes.set_xlabel("length of the step")
 

@@ -13,6 +13,7 @@ CHAPTERS = [page for page in PAGES if is_chapter(page)]
 
 # Results that this edition stands for, with the full data: (page, name of a number) → (lowest, highest) value.
 FORGETTING, LAST = "book/forgetting/catastrophic-forgetting", "book/elastic/mnist-to-fashion-mnist"
+CURVATURE = "book/bayes/the-shape-of-curvature"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
@@ -26,6 +27,16 @@ BOUNDS = {
     ("book/bayes/fisher-information", "kl-slope"): (2.8, 3.2),
     ("book/bayes/laplace-approximation", "kl-law"): (-1.2, -0.9),
     ("book/elastic/deriving-ewc", "tilt"): (10, 1000),
+    (CURVATURE, "blocks-error"): (0.5, 0.8),
+    (CURVATURE, "kronecker-error"): (0.5, 0.85),
+    (CURVATURE, "diagonal-error"): (0.93, 1),
+    (CURVATURE, "diagonal-pull"): (0.02, 0.35),
+    (CURVATURE, "kronecker-pull"): (0.5, 1),
+    (CURVATURE, "diagonal-stiffest"): (0.01, 0.1),
+    (CURVATURE, "diagonal-smaller"): (2.5, 15),
+    (CURVATURE, "once"): (0.08, 0.3),
+    (CURVATURE, "expand-worst"): (0.6, 2),
+    (CURVATURE, "reduce-worst"): (0.3, 0.7),
     (FIXES, "row-plain-first"): (10, 45),
     (FIXES, "row-L2-first"): (80, 92),
     (FIXES, "row-replay-first"): (89, 94),
