@@ -99,6 +99,24 @@ def test_a_click_keeps_it_open_and_a_touch_outside_closes_it(visit):
     assert page.evaluate(LIT, ".sym") == 0
 
 
+def test_a_finger_opens_the_box_and_a_touch_elsewhere_closes_it(browser, real_book):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto((real_book.html / f"{PAGE}.html").as_uri())
+    page.wait_for_selector("mjx-assistive-mml [tabindex]", state="attached")
+    in_equation(page, "fisher").tap()
+    box(page).wait_for(state="visible")
+    page.wait_for_timeout(400)
+    assert "Fisher information" in box(page).inner_text()
+    line, over = page.locator("#equation-eq-ewc mjx-container").bounding_box(), box(page).bounding_box()
+    assert over["y"] >= line["y"] + line["height"] or over["y"] + over["height"] <= line["y"]
+    in_equation(page, "strength").tap()
+    assert "strength of the penalty" in box(page).inner_text()
+    page.locator("#equation-eq-ewc + p").tap(position={"x": 2, "y": 2})
+    assert not box(page).is_visible()
+    context.close()
+
+
 def test_tab_and_escape_do_the_same(visit):
     page = visit.page
     page.locator("a.reference[href='#equation-eq-ewc-sum']").first.focus()  # the last link before the equation
