@@ -16,7 +16,7 @@ from ewc.fisher import _add_linear, _labels_and_scores
 from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
-from ewc.penalties import _largest_curvature, _Quadratic
+from ewc.penalties import _add_gradient, _largest_curvature, _Quadratic
 from ewc.training import _warn_of_divergence
 from torch import nn
 from torch.nn.utils import parameters_to_vector
@@ -413,11 +413,12 @@ def test_eq_ewc(equation):
     same(EWC(network, strength=7 / 2).strength, equation.side(3, names))
 
 
-@bound("eq-ewc-gradient", _Quadratic.backward)
+@bound("eq-ewc-gradient", _Quadratic.backward, _add_gradient)
 def test_eq_ewc_gradient(equation):
     network, guard, names = held_network()
     (2 * guard.penalty()).backward()  # twice the penalty: the factor from outside must come through
-    gradient = parameters_to_vector(parameter.grad for parameter in network.parameters()) / 2
+    guard.add_gradient()  # and once more, onto what is there
+    gradient = parameters_to_vector(parameter.grad for parameter in network.parameters()) / 3
     for i in (1, 8, 23, len(gradient)):
         same(gradient[i - 1], equation.side(1, names | {"i": i}))
 

@@ -94,6 +94,40 @@ def test_gradient_is_lambda_fisher_distance(anchors, decay):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("first", ["nothing", "a loss"])
+@pytest.mark.parametrize(
+    "maker", [lambda m: EWC(m, 3.0), lambda m: EWC(m, 3.0, anchors="merged", decay=0.5), lambda m: L2(m, 3.0)]
+)
+def test_the_gradient_that_is_added_is_that_of_the_penalty(maker, first, dtype):
+    model = network().to(dtype)
+    penalty = maker(model)
+    for task in range(2):
+        move(model, task)
+        penalty.consolidate(data(task).to(dtype))
+    move(model, 2)
+    model[2].bias.requires_grad_(False)  # frozen since: it gets no gradient
+    (penalty.penalty() + (model(data(3).to(dtype)).square().mean() if first == "a loss" else 0)).backward()
+    wanted = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    if first == "a loss":
+        model(data(3).to(dtype)).square().mean().backward()
+    penalty.add_gradient()
+    for parameter, gradient in zip(model.parameters(), wanted, strict=True):
+        assert (parameter.grad is None) == (gradient is None)
+        if gradient is not None:
+            tolerance = 1e-12 if dtype == torch.float64 else 0.02
+            torch.testing.assert_close(parameter.grad, gradient, rtol=tolerance, atol=tolerance)
+            assert not parameter.grad.requires_grad
+    assert model[2].bias.grad is None
+
+
+def test_before_the_first_task_no_gradient_is_added():
+    penalty = EWC(network())
+    penalty.add_gradient()
+    assert all(parameter.grad is None for parameter in penalty.model.parameters())
+
+
 @pytest.mark.parametrize(
     "maker", [lambda m: EWC(m, 3.0), lambda m: EWC(m, 3.0, anchors="merged", decay=0.5), lambda m: L2(m, 3.0)]
 )
