@@ -67,6 +67,9 @@ def paragraphs(docstring):
         if all(line.startswith(" ") for line in lines):
             code = inspect.cleandoc(block)
             shown.append(nodes.literal_block(code, code, language="none"))
+        elif head == "Returns:":  # one thing, in words
+            text = " ".join(line.strip() for line in lines[1:])
+            shown += [nodes.paragraph("", "", nodes.strong("", head)), nodes.paragraph("", "", *code_in(text))]
         elif head.endswith(":") and len(lines) > 1 and lines[1].startswith(" "):
             shown += [nodes.paragraph("", "", nodes.strong("", head)), items(lines[1:], "    ")]
         elif head.startswith("- "):

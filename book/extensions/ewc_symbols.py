@@ -119,7 +119,7 @@ def check(app: Sphinx, env):
         for name in symbol.code:
             if name not in code:
                 logger.warning("symbols.yml: %s is called %r, and code/ewc has no such name", symbol.id, name)
-        for page in {symbol.introduced, *symbol.pages, *(page for pages in symbol.code_on.values() for page in pages)}:
+        for page in {symbol.introduced, symbol.explained or symbol.introduced, *symbol.pages, *(page for pages in symbol.code_on.values() for page in pages)}:
             if page not in order:
                 logger.warning("symbols.yml: %s names the page %r, which is not in _toc.yml", symbol.id, page)
 
@@ -267,7 +267,7 @@ def notation(app: Sphinx, docname):
                 address = f"{app.builder.get_relative_uri(docname, API)}#{target}"
                 literal = nodes.reference("", "", literal, internal=True, refuri=address)
             names += [nodes.Text(" "), literal]
-        introduced = titles.get(symbol.introduced)
+        introduced = titles.get(symbol.explained or symbol.introduced)
         body.append((f"symbol-{symbol.id}", [
             [formula(app, symbol.tex, page)],
             [nodes.strong("", symbol.name), nodes.Text(f", read “{symbol.reading}”. {symbol.meaning}")],
@@ -290,9 +290,10 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
         facts = {"name": symbol.name, "reading": symbol.reading, "meaning": symbol.meaning, "shape": symbol.shape}
         facts |= {"code": ", ".join(names)} if names else {}
         facts |= {"value": numbers[symbol.value]["text"]} if symbol.value in numbers else {}
-        if symbol.introduced != page and titles.get(symbol.introduced) in env.titles:
-            facts["from"] = env.titles[titles[symbol.introduced]].astext()
-            facts["at"] = app.builder.get_relative_uri(pagename, titles[symbol.introduced])
+        explained = symbol.explained or symbol.introduced
+        if explained != page and titles.get(explained) in env.titles:
+            facts["from"] = env.titles[titles[explained]].astext()
+            facts["at"] = app.builder.get_relative_uri(pagename, titles[explained])
         symbols[symbol.id] = facts
     keys = {key for number in numbers.values() for key in number["runs"].split()}
     rows = {key: row for name in chapters(env) for key, row in collected(env)[name]["runs"].items() if key in keys}

@@ -30,7 +30,7 @@ STRUCTURE = set(
 )
 # What stands right behind this is an argument, and a command with arguments of its own needs braces there.
 ARGUMENT = re.compile(r"([\^_]|\\[td]?frac\s*(\d|\{[^{}]*\}|[A-Za-z]|\\[A-Za-z]+)?|\\sqrt)\s*$")
-FIELDS = {"tex", "name", "reading", "meaning", "shape", "code", "code_on", "value", "introduced", "pages"}
+FIELDS = {"tex", "name", "reading", "meaning", "shape", "code", "code_on", "value", "introduced", "explained", "pages"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Symbol:
     introduced: str
     code: tuple[str, ...] = ()  # names that mean it wherever they stand
     code_on: dict = field(default_factory=dict)  # name → the pages on which it does
+    explained: str = ""  # the page that explains it in full, where that is not the one that introduces it
     value: str = ""  # the name of a published number that is its value in this run
     pages: tuple[str, ...] = ()  # where the bare TeX has this meaning; everywhere if empty
 
@@ -78,7 +79,7 @@ class Table:
         for name, entry in yaml.safe_load(file.read_text("utf8")).items():
             if not re.fullmatch(r"[a-z]+(-[a-z]+)*", name):
                 raise ValueError(f"symbols.yml: {name!r} must be lower-case words joined by hyphens")
-            unknown, missing = entry.keys() - FIELDS, FIELDS - {"code", "code_on", "value", "pages"} - entry.keys()
+            unknown, missing = entry.keys() - FIELDS, FIELDS - {"code", "code_on", "value", "explained", "pages"} - entry.keys()
             if unknown or missing:
                 raise ValueError(f"symbols.yml: {name} has unknown fields {sorted(unknown)} and lacks {sorted(missing)}")
             lists = {key: tuple(entry.get(key) or ()) for key in ("code", "pages")}

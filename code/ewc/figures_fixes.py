@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Picture, _percent, draw
+from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, Picture, _percent, draw
 
 
 def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Picture:
@@ -30,7 +30,7 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
             if len(points) > 1:
                 down = points[-1, 1] < points[0, 1] - 0.02
                 axes.annotate(amounts[-1], points[-1], (0, -13 if down else 7), textcoords="offset points", ha="center", fontsize=8.5,
-                              color=colours[name])  # fmt: skip
+                              color=colours[name], bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5})  # fmt: skip
         axes.axvline(before, color=GREY, lw=1, ls="--")
         axes.set_xlim(0, 1.06)
         every = torch.cat([points for points, _ in fixes.values()])

@@ -56,12 +56,22 @@ def test_pointing_lights_the_twins_and_opens_the_box_and_moves_nothing(visit):
     words = box(page).inner_text()
     assert "strength of the penalty" in words
     assert "lambda" in words
-    assert "here 300" in words
+    assert "in code strength" in words
     for kind in ("mjx-math .sym-strength", "pre .sym-strength", "p > span.sym-strength", ".legend .sym-strength"):
         lit, all_of_them = page.evaluate(LIT, kind), page.locator(kind).count()
         assert lit == all_of_them > 0, kind
     assert page.evaluate(LIT, ".sym-fisher") == 0
     assert page.evaluate(PLACES) == before
+
+
+def test_the_box_says_the_value_in_this_run_where_there_is_one(browser, real_book):
+    visit = Visit(browser, real_book.html / "book/elastic/mnist-to-fashion-mnist.html", 1280, "light")
+    words = visit.page.locator("figcaption span.sym-strength").first
+    words.hover()
+    box(visit.page).wait_for(state="visible")
+    shown = visit.page.locator("figcaption .num").filter(has_text=re.compile(r"^\d+$")).first.inner_text()
+    assert f"here {shown}" in box(visit.page).inner_text()
+    visit.context.close()
 
 
 def test_being_lit_is_not_carried_by_colour_alone(visit):
