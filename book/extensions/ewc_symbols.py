@@ -119,8 +119,8 @@ def check(app: Sphinx, env):
         for name in symbol.code:
             if name not in code:
                 logger.warning("symbols.yml: %s is called %r, and code/ewc has no such name", symbol.id, name)
-        named = [symbol.introduced, symbol.explained or symbol.introduced, *symbol.pages, *sum(symbol.code_on.values(), [])]
-        for page in dict.fromkeys(named):
+        named = {symbol.introduced, symbol.explained or symbol.introduced, *symbol.pages}
+        for page in named.union(*symbol.code_on.values()):
             if page not in order:
                 logger.warning("symbols.yml: %s names the page %r, which is not in _toc.yml", symbol.id, page)
 
