@@ -18,6 +18,7 @@ import json
 import re
 import zlib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -125,6 +126,7 @@ def check(app: Sphinx, env):
                 logger.warning("symbols.yml: %s names the page %r, which is not in _toc.yml", symbol.id, page)
 
 
+@cache
 def identifiers(folder):
     """Identifier → the public object (module, name) of the package in whose definition it stands first."""
     found = {}

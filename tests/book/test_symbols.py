@@ -15,10 +15,15 @@ TABLE = Table(ROOT / "book/symbols.yml")
 DEFAULTS = {"name": "a thing", "reading": "it", "meaning": "It is a thing.", "shape": "one"}
 
 
+def prose(page):
+    """A page's text without its code."""
+    code = r"^(`{3,})(\{code-cell\}|\{source\}|python|bash).*?^\1"
+    return re.sub(code, "", source(page), flags=re.MULTILINE | re.DOTALL)
+
+
 def displayed(page):
-    """The displayed equations of a page's text, without its code."""
-    text = re.sub(r"^(`{3,})(\{code-cell\}|\{source\}|python|bash).*?^\1", "", source(page), flags=re.MULTILINE | re.DOTALL)
-    return re.findall(r"\$\$(.+?)\$\$", text, flags=re.DOTALL)
+    """The displayed equations of a page's text."""
+    return re.findall(r"\$\$(.+?)\$\$", prose(page), flags=re.DOTALL)
 
 
 def test_every_symbol_of_every_displayed_equation_is_in_the_table():
@@ -37,7 +42,7 @@ def test_no_symbol_is_used_before_the_page_that_introduces_it():
     appendix = [page.rpartition("/")[2] for page in PAGES if "/appendix/" in page]
     early = []
     for page in PAGES:
-        text = re.sub(r"^(`{3,})(\{code-cell\}|\{source\}|python|bash).*?^\1", "", source(page), flags=re.MULTILINE | re.DOTALL)
+        text = prose(page)
         spoken = re.findall(r"\{sym\}`(?:[^`<]*<)?([a-z-]+)>?`", text)
         formulas = re.findall(r"\$\$(.+?)\$\$|\$([^$]+?)\$", re.sub(r"`[^`\n]*`", "", text), flags=re.DOTALL)
         name = page.rpartition("/")[2]

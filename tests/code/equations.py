@@ -412,19 +412,25 @@ def changed(equation):
             yield f"{two[1]}{two[2]} became {two[2]}{two[1]}", Equation(equation.label, pieces)
 
 
+def bindings():
+    """Every {source} directive of the book that binds: the name shown, its equations, and its options."""
+    for page in sorted((ROOT / "book").glob("*/*.md")):
+        for directive in re.findall(r"^```\{source\}.*?^```", page.read_text("utf8"), flags=re.MULTILINE | re.DOTALL):
+            options = dict(re.findall(r"^:(\w+): (.+)$", directive, flags=re.MULTILINE))
+            if "equation" in options:
+                yield re.match(r"```\{source\} (\S+)", directive)[1], options["equation"].split(), options
+
+
 def shown_lines(label, function):
     """The numbers of the lines of `function` that the page shows as the code of the equation `label`."""
     function = inspect.unwrap(function)
     name = f"{function.__module__}.{function.__qualname__}"
-    for page in sorted((ROOT / "book").glob("*/*.md")):
-        for directive in re.findall(r"^```\{source\}.*?^```", page.read_text("utf8"), flags=re.MULTILINE | re.DOTALL):
-            options = dict(re.findall(r"^:(\w+): (.+)$", directive, flags=re.MULTILINE))
-            shown = re.match(r"```\{source\} (\S+)", directive)[1]
-            if label in options.get("equation", "").split() and shown == name:
-                lines, first = inspect.getsourcelines(function)
-                start = next(at for at, line in enumerate(lines) if options.get("from", "") in line)
-                end = next((at for at, line in enumerate(lines) if at >= start and options.get("to", "\0") in line), len(lines))
-                return range(first + start, first + end + 1)
+    for shown, labels, options in bindings():
+        if label in labels and shown == name:
+            lines, first = inspect.getsourcelines(function)
+            start = next(at for at, line in enumerate(lines) if options.get("from", "") in line)
+            end = next((at for at, line in enumerate(lines) if at >= start and options.get("to", "\0") in line), len(lines))
+            return range(first + start, first + end + 1)
     raise LookupError(f"no page shows {name} as the code of {label}")
 
 

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from equations import BOUND, ROOT, Equation, bound, changed, changed_code, numbered, same, shown_lines
+from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
 from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.fisher import _add_linear, _labels_and_scores
@@ -71,12 +71,8 @@ def test_eq_forgetting(equation):
 
 @bound("eq-leash", L2.penalty)
 def test_eq_leash(equation):
-    network, _, names = held_network()
-    torch.nn.utils.vector_to_parameters(names[r"\theta^*"].clone(), network.parameters())
-    guard = L2(network, strength=0.7)
-    guard.consolidate()
-    torch.nn.utils.vector_to_parameters(names[r"\theta"].clone(), network.parameters())
-    names |= {r"\lambda": 0.7, "L_B": lambda theta: 0.25}
+    guard, names = held_evenly()
+    names |= {"L_B": lambda theta: 0.25}
     same(0.25 + guard.penalty().detach(), equation.side(1, names, i=len(names["F"])))
 
 
@@ -394,6 +390,16 @@ def held_network():
     return network, guard, {r"\theta": moved.detach(), r"\theta^*": anchor, "F": fisher, r"\lambda": 3.5}
 
 
+def held_evenly():
+    """The same network, moved in the same way, held by L2: the guard, and the symbols."""
+    network, _, names = held_network()
+    torch.nn.utils.vector_to_parameters(names[r"\theta^*"].clone(), network.parameters())
+    guard = L2(network, strength=0.7)
+    guard.consolidate()
+    torch.nn.utils.vector_to_parameters(names[r"\theta"].clone(), network.parameters())
+    return guard, names | {r"\lambda": 0.7}
+
+
 def diagonal_fisher_at(network, weights, inputs):
     kept = [parameter.detach().clone() for parameter in network.parameters()]
     torch.nn.utils.vector_to_parameters(weights.clone(), network.parameters())
@@ -451,12 +457,8 @@ def test_eq_online(equation):
 
 @bound("eq-l-two", L2.consolidate)
 def test_eq_l_two(equation):
-    network, _, names = held_network()
-    torch.nn.utils.vector_to_parameters(names[r"\theta^*"].clone(), network.parameters())
-    guard = L2(network, strength=0.7)
-    guard.consolidate()
-    torch.nn.utils.vector_to_parameters(names[r"\theta"].clone(), network.parameters())
-    same(guard.penalty().detach(), equation.side(0, names | {r"\lambda": 0.7}, i=len(names["F"])))
+    guard, names = held_evenly()
+    same(guard.penalty().detach(), equation.side(0, names, i=len(names["F"])))
 
 
 @bound("eq-largest-curvature", _largest_curvature)
@@ -488,13 +490,7 @@ def test_eq_step_bound(equation):
 
 def bindings_on_pages():
     """(equation, test) of every {source} directive that binds."""
-    found = []
-    for page in sorted((ROOT / "book").glob("*/*.md")):
-        for options in re.findall(r"^```\{source\}.*?^```", page.read_text("utf8"), flags=re.MULTILINE | re.DOTALL):
-            labels, test = re.search(r":equation: (.+)", options), re.search(r":test: (\S+)", options)
-            if labels:
-                found += [(label, test[1].partition("::")[2]) for label in labels[1].split()]
-    return found
+    return [(label, options["test"].partition("::")[2]) for _, labels, options in bindings() for label in labels]
 
 
 def test_each_page_shows_the_test_that_binds_its_equation():
