@@ -4,13 +4,39 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def mlp(hidden: Sequence[int] = (256, 256), *, inputs: int = 784, classes: int = 10, seed: int = 0) -> nn.Sequential:
+class Units(nn.Module):
+    """Lets through the outputs in `chosen`, those of the task at hand; all where it is None. It has no weights.
+
+    `chosen` is a sequence of k positions, or a tensor (N, k) of them where they differ from example to example.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.chosen = None
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """logits (N, C) to (N, k)."""
+        return choose(logits, self.chosen)
+
+
+def choose(logits: Tensor, units: Sequence[int] | Tensor | None) -> Tensor:
+    """The outputs `units` of logits (…, N, C), as `Units` does."""
+    if units is None:
+        return logits
+    if isinstance(units, Tensor):
+        return logits.gather(-1, units)
+    return logits[..., list(units)]
+
+
+def mlp(
+    hidden: Sequence[int] = (256, 256), *, inputs: int = 784, classes: int = 10, units: bool = False, seed: int = 0
+) -> nn.Sequential:
     """A fully connected ReLU network from images to logits; `seed` fixes its initial weights without touching torch's own.
 
-    Its layers are called hidden1, hidden2, …, and logits.
+    Its layers are called hidden1, hidden2, …, and logits; with `units`, a last one lets each task have outputs of its own.
     """
     if not hidden or min(*hidden, inputs, classes) < 1:
         raise ValueError(f"hidden is {tuple(hidden)}, inputs {inputs}, classes {classes}; each must be at least 1")
@@ -21,4 +47,6 @@ def mlp(hidden: Sequence[int] = (256, 256), *, inputs: int = 784, classes: int =
             layers[f"hidden{number}"] = nn.Linear(before, width)
             layers[f"relu{number}"] = nn.ReLU()
         layers["logits"] = nn.Linear(hidden[-1], classes)
+    if units:
+        layers["units"] = Units()
     return nn.Sequential(layers)

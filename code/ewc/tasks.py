@@ -3,11 +3,15 @@
 MNIST and Fashion-MNIST are looked for in the folder that the environment variable EWC_DATA names (torchvision's layout), in
 torchvision's cache folder, and last on the network, by torchvision's own download. Where all three fail, two embedded
 data sets stand in: scikit-learn's handwritten digits, and letters drawn in the fonts that matplotlib ships.
+
+From one data set come sequences of tasks: `permuted` shuffles the pixels, `split` deals out the classes. `joint` puts tasks
+together again, for the network that may see everything at once.
 """
 
 import hashlib
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -59,11 +63,197 @@ class Task:
     embedded: bool  # a stand-in that the book carries
     source: str
     checksum: str  # of the data, so that a remembered run knows what it was trained on
+    units: tuple[int, ...] | Tensor | None = None  # the outputs that it may use, (N, k) where they differ by image; None: all
 
     def to(self, device: str | torch.device) -> "Task":
         """The same task with its tensors on `device`."""
         names = ("train_inputs", "train_targets", "test_inputs", "test_targets")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        moved = {name: getattr(self, name).to(device) for name in names}
+        if isinstance(self.units, Tensor):
+            moved["units"] = self.units.to(device)
+        return replace(self, **moved)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The training images of these rows, and their classes."""
+        return self.train_inputs[rows], self.train_targets[rows]
+
+
+class Permuted:
+    """A task whose pixels are moved about, in one order or in several: a `Task` in all but that its images are made when asked for.
+
+    Ten permutations of MNIST would be 2 GB of tensors; the images of a batch take a moment. With T orders the training
+    images are the T·N of all of them, order by order.
+    """
+
+    def __init__(self, base: Task, orders: Tensor, name: str):
+        self.base, self.orders, self.name = base, orders, name  # orders: (T, 784), long
+
+    def __getattr__(self, name):  # only for what is not here: things, classes, embedded, source, checksum, units
+        if name.startswith("_") or name == "base":
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    def to(self, device: str | torch.device) -> "Permuted":
+        """The same task with its tensors on `device`."""
+        return Permuted(self.base.to(device), self.orders.to(device), self.name)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The training images of these rows, and their classes."""
+        order, row = rows // len(self.base.train_targets), rows % len(self.base.train_targets)
+        images = self.base.train_inputs[row]
+        if len(self.orders) == 1:
+            moved = images.flatten(1)[:, self.orders[0]]
+        else:
+            moved = images.flatten(1).gather(1, self.orders[order])
+        return moved.reshape(images.shape), self.base.train_targets[row]
+
+    @property
+    def train_inputs(self) -> Tensor:
+        """All training images, (T·N, 1, 28, 28)."""
+        return torch.cat([self._moved(self.base.train_inputs, order) for order in self.orders])
+
+    @property
+    def train_targets(self) -> Tensor:
+        """Their classes, (T·N,)."""
+        return self.base.train_targets.repeat(len(self.orders))
+
+    @property
+    def test_inputs(self) -> Tensor:
+        """All test images, (T·N, 1, 28, 28)."""
+        return torch.cat([self._moved(self.base.test_inputs, order) for order in self.orders])
+
+    @property
+    def test_targets(self) -> Tensor:
+        """Their classes, (T·N,)."""
+        return self.base.test_targets.repeat(len(self.orders))
+
+    @staticmethod
+    def _moved(images, order):
+        return images.flatten(1)[:, order].reshape(images.shape)
+
+
+def permuted(task: Task, n: int, seed: int = 0, *, square: int | None = None) -> list[Permuted]:
+    """n tasks with the images of `task`: first as they are, then with their pixels in n − 1 random orders (Goodfellow et al. 2013).
+
+    Args:
+        seed: of the orders.
+        square: the side of the central square in which pixels are moved; None for the whole image.
+
+    Raises:
+        ValueError: n is below 1, or the square larger than the image.
+    """
+    height, width = task.train_inputs.shape[-2:]
+    square = min(height, width) if square is None else square
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is {n!r}; it must be a whole number of at least 1")
+    if not 1 <= square <= min(height, width):
+        raise ValueError(f"square is {square!r}; it may be from 1 to {min(height, width)}, or None for the whole image")
+    top, left = (height - square) // 2, (width - square) // 2
+    places = torch.arange(height * width).reshape(height, width)
+    inside = places[top : top + square, left : left + square].flatten()
+    generator = torch.Generator().manual_seed(seed)
+    tasks = []
+    for number in range(n):
+        order = places.flatten().clone()
+        if number:
+            order[inside] = inside[torch.randperm(len(inside), generator=generator)]
+        name = f"{task.name}, permutation {number}" if number else task.name
+        tasks.append(Permuted(task, order[None].to(task.train_inputs.device), name))
+    return tasks
+
+
+SCENARIOS = ("task", "domain", "class")
+
+
+def split(task: Task, groups: int | Sequence[Sequence[int]] = 5, *, scenario: str = "task") -> list[Task]:
+    """The classes of `task` dealt out to several tasks, in one of three scenarios (van de Ven and Tolias 2019).
+
+    Args:
+        groups: the classes of each task, or into how many equal groups to cut them, in their order.
+        scenario: what is known when an image is to be read. ``"task"``: of which task it is, so that each task has outputs
+            of its own, `units`, and targets count within them; ``"domain"``: not of which, and nor does it matter: all
+            tasks share as many outputs as a group has classes; ``"class"``: nothing; there is an output for each class.
+
+    Raises:
+        ValueError: groups repeat a class, name one that is not there, are of different sizes (in ``"domain"``), or the
+            number does not divide the classes.
+    """
+    count = len(task.classes)
+    if scenario not in SCENARIOS:
+        raise ValueError(f"scenario is {scenario!r}; it may be one of {', '.join(map(repr, SCENARIOS))}")
+    if isinstance(groups, int):
+        if groups < 1 or count % groups:
+            raise ValueError(f"groups is {groups}; it must divide the {count} classes of {task.name}")
+        groups = torch.arange(count).reshape(groups, -1).tolist()
+    named = [number for group in groups for number in group]
+    if not named or len(set(named)) < len(named) or not set(named) <= set(range(count)) or min(map(len, groups)) < 1:
+        raise ValueError(f"groups is {groups!r}; each class from 0 to {count - 1} may stand in one group, none empty")
+    if scenario == "domain" and len(set(map(len, groups))) > 1:
+        raise ValueError(f"groups is {groups!r}; in scenario 'domain' all must have the same size")
+    tasks = []
+    for group in groups:
+        new = torch.full((count,), -1, device=task.train_targets.device)
+        new[list(group)] = torch.tensor(list(group) if scenario == "class" else range(len(group)), device=new.device)
+        parts = {}
+        for part in ("train", "test"):
+            inputs, targets = getattr(task, f"{part}_inputs"), getattr(task, f"{part}_targets")
+            rows = (new[targets] >= 0).nonzero().squeeze(1)
+            parts |= {f"{part}_inputs": inputs[rows], f"{part}_targets": new[targets[rows]]}
+        names = tuple(task.classes[number] for number in group)
+        tasks.append(
+            replace(
+                task,
+                name=f"{task.name} {', '.join(names)}",
+                classes=task.classes if scenario == "class" else names,
+                units=tuple(group) if scenario == "task" else None,
+                **parts,
+            )
+        )
+    return tasks
+
+
+def joint(tasks: Sequence[Task]) -> Task:
+    """All the tasks as one, whose images come in a mixed order: what a network may learn that never has to remember.
+
+    Raises:
+        ValueError: there are none, or some name their outputs and some do not.
+    """
+    if not tasks:
+        raise ValueError("tasks is empty; it must hold at least one task")
+    name = " + ".join(task.name for task in tasks)
+    if all(isinstance(task, Permuted) and task.base is tasks[0].base for task in tasks):
+        return Permuted(tasks[0].base, torch.cat([task.orders for task in tasks]), name)
+    if len({task.units is None for task in tasks}) > 1:
+        raise ValueError("tasks: some have outputs of their own and some have not; all must be of one scenario")
+    parts = {
+        part: torch.cat([getattr(task, part) for task in tasks])
+        for part in ("train_inputs", "train_targets", "test_inputs", "test_targets")
+    }
+    units = tasks[0].units
+    if units is not None:
+        device = parts["train_targets"].device
+        units = torch.cat(
+            [torch.tensor(task.units, device=device).expand(len(task.train_targets), -1) for task in tasks]
+        )
+    return replace(tasks[0], name=name, units=units, **parts)
+
+
+def held_out(task: Task, share: float = 1 / 6) -> Task:
+    """The task with its last training images for testing, to choose hyperparameters by: the real test images are not touched.
+
+    Raises:
+        ValueError: the share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share!r}; it must lie between 0 and 1")
+    kept = len(task.train_targets) - round(share * len(task.train_targets))
+    return replace(
+        task,
+        train_inputs=task.train_inputs[:kept],
+        train_targets=task.train_targets[:kept],
+        test_inputs=task.train_inputs[kept:],
+        test_targets=task.train_targets[kept:],
+    )
 
 
 def paired() -> tuple[Task, Task]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ewc.metrics import AccuracyMatrix
@@ -22,18 +22,25 @@ def fit(
     batch_size: int = 128,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
+    optimizer: str = "sgd",
+    schedule: str = "warm-up",
     seed: int = 0,
     watch: Callable[[int], None] | None = None,
     label: str = "",
 ) -> None:
-    """Train `model` on the training images of `task`: stochastic gradient descent on mean cross-entropy plus the penalty.
+    """Train `model` on the training images of `task`: gradient descent on mean cross-entropy plus the penalty.
 
-    The step size rises linearly to `learning_rate` over the first fifth of the steps, so that a new task does not begin
-    with a jolt, and then falls linearly to 0. The images are visited in a new random order in each pass.
+    The images are visited in a new random order in each pass.
 
     Args:
-        penalty: anything with a method ``penalty()`` that returns a scalar, `penalties.EWC` for one.
+        penalty: anything with a method ``penalty()`` that returns a scalar, `penalties.EWC` for one. If its `needs_inputs`
+            is true, it is given the images of the step.
         steps: gradient steps, each on `batch_size` images.
+        momentum: of ``"sgd"``; ``"adam"`` has its own.
+        optimizer: ``"sgd"`` or ``"adam"``, a new one for each task.
+        schedule: of the step size. ``"warm-up"`` lets it rise linearly to `learning_rate` over the first fifth of the steps,
+            so that a new task does not begin with a jolt, and then fall linearly to 0; ``"linear"`` only lets it fall;
+            ``"constant"`` leaves it.
         seed: of the order of the images.
         watch: called with the number of steps taken, before the first step and after each, to look at the model on the way.
         label: named in the progress bar, which is shown on a terminal when training takes more than five seconds.
@@ -44,34 +51,30 @@ def fit(
     Warns:
         RuntimeWarning: explicit steps on the penalty alone would diverge, learning_rate · λ max F > 2 (1 + momentum).
     """
-    for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
-        if not isinstance(value, int) or value < low:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
-    if penalty is not None:
-        _warn_of_divergence(penalty, learning_rate, momentum)
-    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (0.2 * steps), (steps - step) / (0.8 * steps), 1)
+    rule, rate = descent(
+        list(model.parameters()), optimizer, schedule, learning_rate, momentum, steps=steps, batch_size=batch_size
     )
+    if penalty is not None and optimizer == "sgd":
+        warn_of_divergence(penalty, learning_rate, momentum)
     model.train()
+    use_units(model, task.units)
     if watch:
         watch(0)
-    batches = _batches(task.train_inputs, task.train_targets, batch_size, seed)
+    batches = rows_of_batches(task, batch_size, seed)
     for step in tqdm(
         range(1, steps + 1), label or task.name, leave=False, delay=5, file=terminal(), disable=terminal() is None
     ):
-        inputs, targets = next(batches)
+        rows = next(batches)
+        inputs, targets = task.batch(rows)
+        if isinstance(task.units, Tensor):
+            use_units(model, task.units[rows])
         loss = nn.functional.cross_entropy(model(inputs), targets)
         if penalty is not None:
-            loss = loss + penalty.penalty()
-        optimizer.zero_grad()
+            loss = loss + (penalty.penalty(inputs) if needs_inputs(penalty) else penalty.penalty())
+        rule.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
+        rule.step()
+        rate.step()
         if watch:
             watch(step)
     if not loss.isfinite():
@@ -131,9 +134,13 @@ def learn_in_sequence(
 
 
 def accuracy(model: nn.Module, task: Task, *, batch_size: int = 5000) -> float:
-    """The share of the task's test images that the model puts into the right class, in eval mode; the model's mode is kept."""
+    """The share of the task's test images that the model puts into the right class, in eval mode; the model's mode is kept.
+
+    A model with `Units` answers with those of the task.
+    """
     modes = {module: module.training for module in model.modules()}  # a part of the model may be frozen in eval mode
     model.eval()
+    units = use_units(model, task.units)
     try:
         with torch.no_grad():
             right = sum(
@@ -145,6 +152,7 @@ def accuracy(model: nn.Module, task: Task, *, batch_size: int = 5000) -> float:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        use_units(model, units)
     return right.item() / len(task.test_targets)
 
 
@@ -160,15 +168,58 @@ def terminal():
     return sys.stderr if sys.stderr.isatty() else None
 
 
-def _batches(inputs, targets, size, seed):
+def descent(parameters, optimizer, schedule, learning_rate, momentum, *, steps, batch_size):
+    """The update rule over these parameters and the schedule of its step size, as `fit` describes them; its errors are `fit`'s."""
+    for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
+        if not isinstance(value, int) or value < low:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
+    if optimizer not in ("sgd", "adam"):
+        raise ValueError(f"optimizer is {optimizer!r}; it may be 'sgd' or 'adam'")
+    if schedule not in _SCHEDULES:
+        raise ValueError(f"schedule is {schedule!r}; it may be one of {', '.join(map(repr, _SCHEDULES))}")
+    rule = (
+        torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, fused=True)
+        if optimizer == "sgd"
+        else torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+    )
+    return rule, torch.optim.lr_scheduler.LambdaLR(rule, lambda step: _SCHEDULES[schedule](step, steps))
+
+
+_SCHEDULES = {
+    "warm-up": lambda step, steps: min((step + 1) / (0.2 * steps), (steps - step) / (0.8 * steps), 1),
+    "linear": lambda step, steps: (steps - step) / steps,
+    "constant": lambda step, steps: 1,
+}
+
+
+def rows_of_batches(task, size, seed):
+    """Without end: the rows of the next batch, in a new random order in each pass."""
     generator = torch.Generator().manual_seed(seed)
+    count, device = len(task.train_targets), task.train_targets.device
     while True:
-        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
-        for batch in order.split(size):
-            yield inputs[batch], targets[batch]
+        yield from torch.randperm(count, generator=generator).to(device).split(size)
 
 
-def _warn_of_divergence(penalty, learning_rate, momentum):
+def use_units(model, units):
+    """Let a model that has `Units` answer with these; return those that it used before."""
+    layer = getattr(model, "units", None)
+    if layer is None:
+        return None
+    before, layer.chosen = layer.chosen, units
+    return before
+
+
+def needs_inputs(penalty):
+    """Whether the penalty's call takes the images of the step."""
+    return getattr(penalty, "needs_inputs", False)
+
+
+def warn_of_divergence(penalty, learning_rate, momentum):
+    """Warn where steps of plain descent on the penalty alone would grow without end."""
     if not hasattr(penalty, "largest_curvature"):
         return
     curvature = penalty.largest_curvature()

@@ -17,7 +17,7 @@ from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.penalties import _add_gradient, _largest_curvature, _Quadratic
-from ewc.training import _warn_of_divergence
+from ewc.training import warn_of_divergence
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
@@ -470,7 +470,7 @@ def test_eq_largest_curvature(equation):
     same(guard.largest_curvature(), equation.side(0, names, i=len(names["F"])))
 
 
-@bound("eq-step-bound", _warn_of_divergence)
+@bound("eq-step-bound", warn_of_divergence)
 def test_eq_step_bound(equation):
     _, guard, names = held_network()
     longest = float(equation.side(1, names | {r"\mu": 0.9}, i=len(names["F"])))
@@ -478,7 +478,7 @@ def test_eq_step_bound(equation):
     for factor in (0.999, 1.001):
         with warnings.catch_warnings(record=True) as caught[factor]:
             warnings.simplefilter("always")
-            _warn_of_divergence(guard, factor * longest, 0.9)
+            warn_of_divergence(guard, factor * longest, 0.9)
     assert [len(warned) for warned in caught.values()] == [0, 1]
     stays, weaker = (float(number) for number in re.findall(r"below ([\d.e+-]+\d)", str(caught[1.001][0].message))[-2:])
     same(stays, longest, tolerance=0.01)

@@ -187,7 +187,7 @@ def test_the_bound_of_the_warning_is_true(momentum):
         found.append(heavy_ball(penalty, model, factor * bound, momentum))
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            training._warn_of_divergence(penalty, factor * bound, momentum)
+            training.warn_of_divergence(penalty, factor * bound, momentum)
         assert bool(said) == (factor > 1)
     assert found[0] < 1e-7
     assert found[1] == float("inf")

@@ -1,0 +1,286 @@
+"""Several networks of one shape trained side by side: their weights stacked, one batched product for all.
+
+A network of the book is small, and most of a step goes into starting operations, not into them. M networks whose weights stand
+in one tensor, (M, …) for each parameter, take the steps of all in the operations of one. Each has its own images, seed and
+penalty, and ends where it would have ended alone, up to rounding.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from tqdm import tqdm
+
+from ewc.metrics import AccuracyMatrix
+from ewc.models import choose
+from ewc.tasks import Task
+from ewc.training import accuracy, descent, needs_inputs, rows_of_batches, terminal, use_units, warn_of_divergence
+
+
+def fit_together(
+    models: Sequence[nn.Module],
+    tasks: Sequence[Task],
+    *,
+    penalties: Sequence | None = None,
+    steps: int = 1400,
+    batch_size: int = 128,
+    learning_rate: float = 0.06,
+    momentum: float = 0.9,
+    optimizer: str = "sgd",
+    schedule: str = "warm-up",
+    seeds: Sequence[int] | None = None,
+    precision: str = "highest",
+    watch: Callable[[int], None] | None = None,
+    label: str = "",
+) -> None:
+    """What `training.fit` does, for each model with its task, penalty and seed; the models may be looked at from `watch`.
+
+    A penalty that is one parabola a parameter (it has `parabola`) is added to all gradients in one product, one that has
+    `add_gradient` adds its own, any other is differentiated.
+
+    Args:
+        models: M networks of one shape, without buffers.
+        tasks: the M tasks, with equally many images; the same task may stand in several places.
+        penalties: M of them, None for a model without.
+        seeds: M of them, of the order of the images; 0 for each unless given.
+        precision: of `torch.set_float32_matmul_precision` in the steps; ``"medium"`` multiplies matrices in bfloat16.
+
+    Raises:
+        ValueError: as `fit`, and where the lengths differ or the models are not of one shape. A loss that is no longer finite
+            is no error here, so that one network of many may diverge: see `diverged`.
+
+    Warns:
+        RuntimeWarning: as `fit`, for each penalty.
+    """
+    count = len(models)
+    penalties, seeds = penalties or [None] * count, seeds or [0] * count
+    for name, values in (("tasks", tasks), ("penalties", penalties), ("seeds", seeds)):
+        if len(values) != count or not count:
+            raise ValueError(f"{name} has {len(values)} entries for {count} models; each model needs one")
+    if len({len(task.train_targets) for task in tasks}) > 1:
+        raise ValueError("tasks have different numbers of training images; side by side they must have as many")
+    with _stacked(models) as stack:
+        rule, rate = descent(
+            stack.leaves, optimizer, schedule, learning_rate, momentum, steps=steps, batch_size=batch_size
+        )
+        for penalty in penalties:
+            if penalty is not None and optimizer == "sgd":
+                warn_of_divergence(penalty, learning_rate, momentum)
+        for model, task in zip(models, tasks, strict=True):
+            model.train()
+            use_units(model, None if isinstance(task.units, Tensor) else task.units)
+        parabola = _Parabola(stack, penalties)
+        images = _Batches(tasks, seeds, batch_size)
+        if watch:
+            watch(0)
+        bar = tqdm(
+            range(1, steps + 1), label or tasks[0].name, leave=False, delay=5, file=terminal(), disable=terminal() is None
+        )
+        for step in bar:
+            inputs, targets, units = next(images)
+            with _precision(precision):
+                logits = choose(stack.logits(inputs), units)
+                loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+                for gradient in stack.gradients.values():
+                    gradient.zero_()
+                (loss / targets.shape[1]).backward()
+                for model, penalty, own in zip(models, penalties, inputs, strict=True):
+                    if hasattr(penalty, "observe"):
+                        penalty.observe()
+                    if penalty is None or parabola.holds(penalty):
+                        continue
+                    if hasattr(penalty, "add_gradient"):
+                        penalty.add_gradient()
+                    else:
+                        value = penalty.penalty(own) if needs_inputs(penalty) else penalty.penalty()
+                        if value.requires_grad:
+                            value.backward()
+            parabola.add_gradient()
+            rule.step()
+            rate.step()
+            if watch:
+                watch(step)
+
+
+def learn_together(
+    models: Sequence[nn.Module],
+    sequences: Sequence[Sequence[Task]],
+    *,
+    penalties: Sequence | None = None,
+    tests: Sequence[Sequence[Task]] | None = None,
+    look: Sequence[int] = (),
+    seeds: Sequence[int] | None = None,
+    label: str = "",
+    after: Callable[[int], None] | None = None,
+    **options,
+) -> tuple[list[AccuracyMatrix], list[list[dict]]]:
+    """What `training.learn_in_sequence` does, for each model with its sequence of tasks, penalty and seed.
+
+    Args:
+        tests: what each model is tested on, where that is not what it learns.
+        after: called with the place of each task when it has been learned and before it is consolidated.
+        options: passed on to `fit_together`.
+
+    Returns:
+        For each model its accuracy matrix and its looks. A model that has diverged is not consolidated any more.
+    """
+    count = len(models)
+    penalties, seeds, tests = penalties or [None] * count, seeds or [0] * count, tests or sequences
+    rows, looks = [[] for _ in models], [[] for _ in models]
+
+    def measured(number):
+        return [accuracy(models[number], task) for task in tests[number]]
+
+    for place in range(len(sequences[0])):
+        now = [sequence[place] for sequence in sequences]
+
+        def observe(step, place=place):
+            if step in look:
+                for number, kept in enumerate(looks):
+                    kept.append({"task": place, "step": step, "accuracies": measured(number)})
+
+        fit_together(
+            models,
+            now,
+            penalties=penalties,
+            seeds=[seed * 1000 + place for seed in seeds],
+            watch=observe if look else None,
+            label=f"{label} task {place + 1} of {len(sequences[0])}",
+            **options,
+        )
+        for number, kept in enumerate(rows):
+            kept.append(measured(number))
+        if after:
+            after(place)
+        if place + 1 < len(sequences[0]):
+            for model, task, penalty in zip(models, now, penalties, strict=True):
+                if penalty is not None and not diverged(model):
+                    penalty.consolidate(task.train_inputs, task.train_targets)
+    return [AccuracyMatrix(kept) for kept in rows], looks
+
+
+def diverged(model: nn.Module) -> bool:
+    """Whether a weight of the model is no longer a finite number."""
+    return not all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+class _Stack:
+    """The parameters of M models in one tensor each, and their gradients; the models' own are windows onto them."""
+
+    def __init__(self, models):
+        first = models[0]
+        if any(True for _ in first.buffers()):
+            raise ValueError("models have buffers; side by side only networks without them can be trained")
+        shapes = [[(name, parameter.shape) for name, parameter in _free(model).items()] for model in models]
+        if any(other != shapes[0] for other in shapes):
+            raise ValueError("models are of different shapes; side by side they must have the same parameters")
+        if len(models) == 1:  # no second copy, no vmap
+            self.values = {name: parameter.data[None] for name, parameter in _free(first).items()}
+            self.leaves = list(_free(first).values())
+        else:
+            self.values = {
+                name: torch.stack([_free(model)[name].detach() for model in models]).requires_grad_()
+                for name, _ in shapes[0]
+            }
+            self.leaves = list(self.values.values())
+        self.gradients = {name: torch.zeros_like(value, requires_grad=False) for name, value in self.values.items()}
+        for leaf, gradient in zip(self.leaves, self.gradients.values(), strict=True):
+            leaf.grad = gradient[0] if len(models) == 1 else gradient
+        if len(models) > 1:
+            for number, model in enumerate(models):
+                for name, parameter in _free(model).items():
+                    parameter.data = self.values[name].detach()[number]
+                    parameter.grad = self.gradients[name][number]
+        self.models = models
+        self._bare = None
+
+    def logits(self, inputs):
+        """(M, B, …) images to (M, B, C) logits of all outputs."""
+        first = self.models[0]
+        units = use_units(first, None)
+        try:
+            if len(self.models) == 1:
+                return first(inputs[0])[None]
+            fixed = {name: value for name, value in first.named_parameters() if name not in self.values}
+            one = lambda weights, images: functional_call(first, weights | fixed, (images,))  # noqa: E731
+            return vmap(one)(self.values, inputs)
+        finally:
+            use_units(first, units)
+
+
+@contextlib.contextmanager
+def _stacked(models):
+    stack = _Stack(models)
+    try:
+        yield stack
+    finally:
+        for model in models:
+            for parameter in _free(model).values():
+                parameter.data, parameter.grad = parameter.data.clone(), None
+
+
+class _Parabola:
+    """The penalties that are one parabola a parameter, stacked: curvature · (θ − minimum) for all models in one product."""
+
+    def __init__(self, stack, penalties):
+        found = [penalty.parabola() if hasattr(penalty, "parabola") else ({}, {}) for penalty in penalties]
+        self.held = [penalty for penalty in penalties if hasattr(penalty, "parabola")]
+        self.terms = []
+        for name, value in stack.values.items():
+            if any(name in minimum for minimum, _ in found):
+                gaps = torch.zeros_like(value[0], requires_grad=False)
+                minimum = torch.stack([minimum.get(name, gaps) for minimum, _ in found])
+                curvature = torch.stack([curvature.get(name, gaps) for _, curvature in found])
+                self.terms.append((value.detach(), stack.gradients[name], minimum, curvature, torch.empty_like(minimum)))
+
+    def holds(self, penalty):
+        return any(penalty is held for held in self.held)
+
+    def add_gradient(self):
+        for value, gradient, minimum, curvature, room in self.terms:
+            torch.sub(value, minimum, out=room)
+            gradient.addcmul_(curvature, room)
+
+
+class _Batches:
+    """The next batches of all models, (M, B, …), their targets and units; what several share is looked up once."""
+
+    def __init__(self, tasks, seeds, size):
+        self.sources, self.which = [], []
+        known = {}
+        for task, seed in zip(tasks, seeds, strict=True):
+            if (id(task), seed) not in known:
+                known[id(task), seed] = len(self.sources)
+                self.sources.append((task, rows_of_batches(task, size, seed)))
+            self.which.append(known[id(task), seed])
+
+    def __next__(self):
+        found, units = [], []
+        for task, rows in self.sources:
+            now = next(rows)
+            found.append(task.batch(now))
+            if task.units is None:
+                units.append(None)
+            elif isinstance(task.units, Tensor):
+                units.append(task.units[now])
+            else:
+                units.append(torch.tensor(task.units, device=now.device).expand(len(now), -1))
+        inputs, targets = (torch.stack([found[place][part] for place in self.which]) for part in (0, 1))
+        units = None if units[0] is None else torch.stack([units[place] for place in self.which])
+        return inputs, targets, units
+
+
+@contextlib.contextmanager
+def _precision(name):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _free(model):
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
