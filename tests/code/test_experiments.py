@@ -218,7 +218,7 @@ def test_a_record_holds_the_weights_after_each_task(tasks):
 def test_the_weights_of_a_plain_run_are_not_trained_again_when_ewcs_strength_changes(tasks, monkeypatch):
     plain = {"method": "plain", "steps": 3, "hidden": (4,)}
     before = experiments.run(experiments.two_tasks, **plain).key
-    for size in experiments._SIZE.values():
+    for size in experiments.SIZE.values():
         monkeypatch.setitem(size, "strength", 12345.0)
     assert experiments.run(experiments.two_tasks, **plain).key == before
 
