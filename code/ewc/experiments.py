@@ -118,8 +118,8 @@ def _filled(experiment, tasks, run):
     sizes = getattr(experiment, "sizes", SIZE)
     kind = "embedded" if tasks[0].embedded else "cuda" if device().type == "cuda" and "cuda" in sizes else "cpu"
     size = sizes[kind]
-    if configuration.get("method") == "plain":
-        size = {**size, "strength": None}  # it has none, and is not to be trained again when EWC's changes
+    if configuration.get("method", "ewc") != "ewc":
+        size = {**size, "strength": None}  # the size's is EWC's; what has none is not to be trained again when that changes
     return {name: size.get(name) if value is None else value for name, value in configuration.items()}, seed
 
 

@@ -3,7 +3,6 @@
 Runs that differ only in method, strength or seed train side by side: `experiments.run_together`.
 """
 
-import math
 
 import torch
 

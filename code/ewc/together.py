@@ -86,7 +86,7 @@ def fit_together(
                 for gradient in stack.gradients.values():
                     gradient.zero_()
                 (loss / targets.shape[1]).backward()
-                for model, penalty, own in zip(models, penalties, inputs, strict=True):
+                for penalty, own in zip(penalties, inputs, strict=True):
                     if hasattr(penalty, "observe"):
                         penalty.observe()
                     if penalty is None or parabola.holds(penalty):
