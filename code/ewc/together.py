@@ -99,6 +99,9 @@ def fit_together(
                             value.backward()
             parabola.add_gradient()
             rule.step()
+            for penalty in penalties:
+                if hasattr(penalty, "after_step"):
+                    penalty.after_step(*rate.get_last_lr())
             rate.step()
             if watch:
                 watch(step)
