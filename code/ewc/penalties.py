@@ -62,10 +62,9 @@ class EWC:
             raise ValueError(f"decay is {decay!r}; it must be above 0 and at most 1")
         if labels not in LABELS:
             raise ValueError(f"labels is {labels!r}; it may be one of {', '.join(map(repr, LABELS))}")
-        if max_examples is not None and max_examples < 1:
-            raise ValueError(f"max_examples is {max_examples!r}; it must be at least 1, or None for all")
         self.model, self.strength = model, _checked_strength(strength)
-        self.anchors, self.decay, self.labels, self.max_examples = anchors, decay, labels, max_examples
+        self.anchors, self.decay, self.labels = anchors, decay, labels
+        self.max_examples = _checked_most(max_examples)
         self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (θ*, F), one a task, or one in all
 
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
@@ -74,9 +73,7 @@ class EWC:
         Raises:
             ValueError: as `fisher.diagonal_fisher`; nothing has changed then.
         """
-        if self.max_examples is not None and self.max_examples < len(inputs):
-            spread = torch.linspace(0, len(inputs) - 1, self.max_examples, device=inputs.device).round().long()
-            inputs, targets = inputs[spread], None if targets is None else targets[spread]
+        inputs, targets = _spread(self.max_examples, inputs, targets)
         fisher = diagonal_fisher(self.model, inputs, targets, labels=self.labels)
         faded = [(anchor, {name: self.decay * value for name, value in old.items()}) for anchor, old in self._terms]
         anchor = _weights(self.model)
@@ -101,6 +98,17 @@ class EWC:
     def largest_curvature(self) -> float:
         """λ maxᵢ Σ_tasks Fᵢ, the steepest second derivative of the penalty: explicit steps of more than 2 over it diverge."""
         return _largest_curvature(self.strength, self._terms)
+
+    def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The whole penalty as one parabola a parameter, however many tasks: where its minimum is, and its curvature.
+
+            curvature = λ Σ_tasks Fᵢ        minimum = Σ_tasks Fᵢ θ*ᵢ / Σ_tasks Fᵢ        gradient = curvature · (θᵢ − minimum)
+
+        Returns:
+            (minimum, curvature), each one tensor a parameter; empty before the first task. Where the curvature is 0, the
+            minimum is the latest anchor.
+        """
+        return _parabola(self.strength, self._terms)
 
     def state_dict(self) -> dict[str, Tensor]:
         """θ* and F of every term, as a flat dictionary of tensors that safetensors and torch.save both take."""
@@ -144,6 +152,10 @@ class L2:
         """λ once a task has been learned, 0 before."""
         return _largest_curvature(self.strength, self._terms)
 
+    def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(θ*, λ) for every parameter, as `EWC.parabola`."""
+        return _parabola(self.strength, self._terms)
+
     def state_dict(self) -> dict[str, Tensor]:
         """As `EWC.state_dict`."""
         return _state(self._terms)
@@ -174,8 +186,8 @@ class _Quadratic(torch.autograd.Function):
         return None, None, None, *(scale * pull for pull in context.pulls)
 
 
-def _quadratic(model, strength, terms):
-    parameters = dict(model.named_parameters())
+def _quadratic(model, strength, terms, parameters=None):
+    parameters = parameters or dict(model.named_parameters())
     if not terms:
         return torch.zeros((), device=next(iter(parameters.values())).device)
     # Only what the anchor knows is pulled: a head that was added, or a layer unfrozen, after the task is free.
@@ -198,6 +210,14 @@ def _add_gradient(model, strength, terms):
             parameter.grad.addcmul_(fisher[name], parameter - anchor[name], value=strength)
 
 
+def _spread(most, inputs, targets):
+    """At most so many of the examples, evenly over those given; all where it is None."""
+    if most is None or most >= len(inputs):
+        return inputs, targets
+    spread = torch.linspace(0, len(inputs) - 1, most, device=inputs.device).round().long()
+    return inputs[spread], None if targets is None else targets[spread]
+
+
 def _trainable(model):
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -217,10 +237,30 @@ def _largest_curvature(strength, terms):
     return strength * max(float(value.max()) for value in sums.values())
 
 
+def _parabola(strength, terms):
+    minimum, curvature = {}, {}
+    for (
+        anchor,
+        importance,
+    ) in terms:  # each term moves the minimum towards its own anchor, by its share of the curvature
+        for name, value in importance.items():
+            curvature[name] = curvature.get(name, 0) + value
+            share = torch.where(curvature[name] > 0, value / curvature[name], 1)
+            before = minimum.get(name, anchor[name])
+            minimum[name] = torch.where(share == 1, anchor[name], before + share * (anchor[name] - before))
+    return minimum, {name: strength * value for name, value in curvature.items()}
+
+
 def _checked_strength(strength):
     if not (isinstance(strength, (int, float)) and math.isfinite(strength) and strength >= 0):
         raise ValueError(f"strength is {strength!r}; it must be a finite number of at least 0")
     return float(strength)
+
+
+def _checked_most(max_examples):
+    if max_examples is not None and max_examples < 1:
+        raise ValueError(f"max_examples is {max_examples!r}; it must be at least 1, or None for all")
+    return max_examples
 
 
 def _state(terms):
@@ -232,21 +272,26 @@ def _state(terms):
     }
 
 
+def _fitting(key, value, name, parameter):
+    """A value of a state as a copy beside the parameter that it speaks of; an error where it does not fit, or there is none."""
+    if parameter is None:
+        raise ValueError(f"state is for another model: it has {key!r}, and this model no such parameter")
+    if value.shape != parameter.shape:
+        shapes = f"{tuple(value.shape)} in the state and {tuple(parameter.shape)} in the model"
+        raise ValueError(f"state is for another model: {name!r} is {shapes}")
+    if not value.isfinite().all():
+        raise ValueError(f"state holds a value that is not finite, in {key!r}")
+    return value.detach().to(parameter.device, copy=True)
+
+
 def _terms_from(state, model):
     parameters = dict(model.named_parameters())
     terms: dict[int, dict[str, dict[str, Tensor]]] = {}
     for key, value in state.items():
         task, kind, name = [*key.split("/", 2), "", ""][:3]
-        if not task.isdigit() or kind not in ("anchor", "importance") or name not in parameters:
-            raise ValueError(f"state is for another model: it has {key!r}, and this model no such parameter")
-        parameter = parameters[name]
-        if value.shape != parameter.shape:
-            shapes = f"{tuple(value.shape)} in the state and {tuple(parameter.shape)} in the model"
-            raise ValueError(f"state is for another model: {name!r} is {shapes}")
-        if not value.isfinite().all():
-            raise ValueError(f"state holds a value that is not finite, in {key!r}")
-        task_terms = terms.setdefault(int(task), {"anchor": {}, "importance": {}})
-        task_terms[kind][name] = value.detach().to(parameter.device, copy=True)
+        known = task.isdigit() and kind in ("anchor", "importance")
+        value = _fitting(key, value, name, parameters.get(name) if known else None)
+        terms.setdefault(int(task), {"anchor": {}, "importance": {}})[kind][name] = value
     for task, term in terms.items():
         missing = term["anchor"].keys() ^ term["importance"].keys()
         if missing:

@@ -9,6 +9,7 @@ This file needs torch and nothing else. MIT licence; from the book Weights that 
 """
 
 import math
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 class Replay:
     """λ Σ_tasks (mean cross-entropy over the kept examples), each call estimating it from one random batch of them.
+
+    A model that has `models.Units` as ``model.units`` is asked, for each kept example, with the units of that example's task.
 
     Args:
         model: a classifier that returns logits (N, C).
@@ -44,20 +47,29 @@ class Replay:
         self._generator = torch.Generator().manual_seed(seed)
         self._tasks = 0
         self.memory: tuple[Tensor, Tensor] | None = None  # inputs and targets, of all tasks
+        self.units: Tensor | None = (
+            None  # (N, k), the units of each kept example; −1 where there are fewer, or all are meant
+        )
 
     def consolidate(self, inputs: Tensor, targets: Tensor) -> None:
-        """Keep `examples` of these. Call it when the task has been learned.
+        """Keep `examples` of these, and with them `model.units.chosen`. Call it when the task has been learned.
 
         Raises:
-            ValueError: there are fewer than `examples`, or not as many targets as inputs.
+            ValueError: there are fewer than `examples`, or not as many targets as inputs, or as many rows of units.
         """
         if len(inputs) < self.examples or len(targets) != len(inputs):
             raise ValueError(
                 f"inputs has {len(inputs)} examples and targets {len(targets)}; "
                 f"both must have the same number, at least examples = {self.examples}"
             )
+        units = getattr(getattr(self.model, "units", None), "chosen", None)
+        if isinstance(units, Tensor) and len(units) != len(inputs):
+            raise ValueError(
+                f"model.units.chosen has {len(units)} rows for {len(inputs)} examples; it must have as many"
+            )
         order = torch.randperm(len(inputs), generator=self._generator)
         chosen = order[: self.examples].to(inputs.device)
+        self._keep_units(units[chosen] if isinstance(units, Tensor) else units, inputs.device)
         kept, self._tasks = (inputs[chosen], targets[chosen]), self._tasks + 1
         if self.memory:
             kept = tuple(torch.cat(parts) for parts in zip(self.memory, kept, strict=True))
@@ -70,5 +82,75 @@ class Replay:
         inputs, targets = self.memory
         batch = torch.randint(len(inputs), (self.batch_size,), generator=self._generator)
         batch = batch.to(inputs.device)
-        mean = nn.functional.cross_entropy(self.model(inputs[batch]), targets[batch])
+        with _all_outputs(self.model):
+            logits = self.model(inputs[batch])
+        if self.units is not None:
+            logits = _of_units(logits, self.units[batch])
+        mean = nn.functional.cross_entropy(logits, targets[batch])
         return self.strength * self._tasks * mean
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was kept, and the state of the draws, as a flat dictionary of tensors."""
+        state = {"generator": self._generator.get_state()}
+        if self.memory is not None:
+            state |= {"inputs": self.memory[0], "targets": self.memory[1]}
+        return state if self.units is None else state | {"units": self.units}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave; the examples come onto the model's device.
+
+        Raises:
+            ValueError: a part is missing or unknown, or the examples are not `examples` a task.
+        """
+        parts = state.keys() - {"generator", "units"}
+        if "generator" not in state or parts not in ({"inputs", "targets"}, set()):
+            raise ValueError(
+                f"state has {sorted(state)}; it must have the generator, inputs and targets together, and perhaps units"
+            )
+        device = next(self.model.parameters()).device
+        kept = {name: value.detach().to(device, copy=True) for name, value in state.items() if name != "generator"}
+        lengths = {name: len(value) for name, value in kept.items()}
+        if kept and (len(set(lengths.values())) > 1 or lengths["inputs"] % self.examples):
+            raise ValueError(
+                f"state holds {lengths}; each must hold the same number, examples = {self.examples} for each task"
+            )
+        self._generator.set_state(state["generator"])
+        self.memory = (kept["inputs"], kept["targets"]) if kept else None
+        self.units = kept.get("units")
+        self._tasks = len(kept["inputs"]) // self.examples if kept else 0
+
+    def _keep_units(self, units, device):
+        """Another task's units below those of the tasks before, as wide as the widest."""
+        if units is None and self.units is None:
+            return
+        if not isinstance(units, Tensor):
+            row = torch.tensor([-1] if units is None else list(units), device=device)
+            units = row.expand(self.examples, -1)
+        before = torch.full((self.examples * self._tasks, 1), -1, device=device) if self.units is None else self.units
+        width = max(before.shape[1], units.shape[1])
+        self.units = torch.cat(
+            [nn.functional.pad(each, (0, width - each.shape[1]), value=-1) for each in (before, units)]
+        )
+
+
+def _of_units(logits, units):
+    """The logits (N, C) of each example's own units (N, k), −∞ in the places where it has fewer; a row of −1 means all."""
+    classes = logits.shape[1]
+    units = nn.functional.pad(units, (0, max(0, classes - units.shape[1])), value=-1)
+    everything = nn.functional.pad(torch.arange(classes, device=units.device), (0, units.shape[1] - classes), value=-1)
+    units = torch.where((units < 0).all(1, keepdim=True), everything, units)
+    return logits.gather(1, units.clamp(min=0)).masked_fill(units < 0, -torch.inf)
+
+
+@contextmanager
+def _all_outputs(model):
+    """The model with all its outputs, whichever it is limited to at the moment."""
+    units = getattr(model, "units", None)
+    if getattr(units, "chosen", None) is None:
+        yield
+        return
+    chosen, units.chosen = units.chosen, None
+    try:
+        yield
+    finally:
+        units.chosen = chosen

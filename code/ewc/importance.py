@@ -1,0 +1,318 @@
+"""The pull of EWC with another answer to which weights matter: their path while the task was learned, or the output's size.
+
+Both penalties are λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, and have the calls of `penalties.EWC`:
+
+- Synaptic Intelligence: Ωᵢ is how much of the loss's fall the weight earned on its way, by the distance that it went.
+- Memory Aware Synapses: Ωᵢ is how strongly the weight moves the squared length of the model's output; it needs no targets.
+
+This file needs torch and the fisher.py and penalties.py beside it. MIT licence; from the book Weights that Remember.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+try:
+    from ewc import fisher, penalties
+except ImportError:  # copied out of the package
+    import fisher
+    import penalties
+
+
+class SynapticIntelligence:
+    """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)², Ωᵢ from the path of each weight: the share that it had in the fall of the task's loss.
+
+        ωᵢ = −Σ_steps gᵢ Δθᵢ,   g the gradient of the task's loss alone          (units of the loss)
+        Ωᵢ ← max(0, Ωᵢ + ωᵢ / ((θᵢ − θᵢ at the task's start)² + damping))        when the task has been learned
+
+    For small steps Σᵢ ωᵢ is the fall of the loss. The paper's c is λ/2. Clipping the sum at 0 is not in the paper's
+    formula; its authors' code has it, and without it a weight that went uphill would be pushed away from θ*.
+
+    It watches training. In a loop that knows only ``(loss + guard.penalty()).backward()`` and a step, nothing has to be
+    done: hooks on the parameters take each gradient as it arrives, less the part that came from `penalty`. A loop that adds
+    the penalty's gradient itself may call `observe`; one whose gradients do not arrive at the model's own parameters in a
+    backward pass of its own, or are scaled or averaged after it (mixed precision, several machines), has to.
+
+    Args:
+        model: the network; its parameters that require grad are watched and protected. A copy of it is not watched.
+        strength: λ ≥ 0.
+        damping: ξ > 0, in the units of a squared weight; it bounds Ω where a weight has hardly moved.
+
+    Raises:
+        ValueError: an argument is not what it may be.
+
+    Source: Zenke, Poole & Ganguli, Continual learning through synaptic intelligence, ICML 2017, equations 3 to 5.
+    """
+
+    def __init__(self, model: nn.Module, strength: float = 1.0, *, damping: float = 0.1):
+        if not (isinstance(damping, (int, float)) and math.isfinite(damping) and damping > 0):
+            raise ValueError(f"damping is {damping!r}; it must be a finite number above 0")
+        self.model, self.strength = model, penalties._checked_strength(strength)
+        self.damping = float(damping)
+        self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        self._walks: dict[str, _Walk] = {}
+        self._watched: dict[str, Tensor] = {}
+        self._shares: dict[str, Tensor] = {}  # what of the gradient on its way is the penalty's
+        self._arriving: dict[
+            str, tuple[Tensor, bool]
+        ] = {}  # the rest of it, and whether it is the first since zero_grad
+        self._watch()
+
+    def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
+        """Turn the path since the last call into importance and take the present weights as θ*; the data are not looked at.
+
+        Raises:
+            ValueError: a path is not finite, because training was not; nothing has changed then.
+        """
+        parameters = dict(self.model.named_parameters())
+        held, old = self._terms[0] if self._terms else ({}, {})
+        anchor = penalties._weights(self.model)
+        importance = old | {name: old.get(name, torch.zeros_like(value)) for name, value in anchor.items()}
+        for name, walk in self._walks.items():
+            now = parameters[name].detach()
+            walk.settle(now)
+            earned = walk.path / ((now - walk.start).square() + self.damping)
+            importance[name] = (old.get(name, 0) + earned).clamp(min=0)
+            anchor.setdefault(name, now.clone())  # frozen since it was trained
+            if not importance[name].isfinite().all():
+                raise ValueError(f"the path of {name!r} is not finite: training has diverged")
+        self._terms = [(held | anchor, importance)]
+        self._walks = {}
+        self._watch()
+
+    def penalty(self) -> Tensor:
+        """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
+        self._watch()
+        # Each parameter goes in through a view, where its share of the gradient can be told apart.
+        parts = {name: parameter.view_as(parameter) for name, parameter in self.model.named_parameters()}
+        for name, part in parts.items():
+            if part.requires_grad:
+                part.register_hook(lambda gradient, name=name: self._of_the_penalty(name, gradient))
+        return penalties._quadratic(self.model, self.strength, self._terms, parts)
+
+    def add_gradient(self) -> None:
+        """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`; it is not taken for the task's."""
+        penalties._add_gradient(self.model, self.strength, self._terms)
+
+    @torch.no_grad()
+    def observe(self) -> None:
+        """Say that ``.grad`` now holds the gradient of the task's loss alone, and that a step will follow.
+
+        Call it after ``loss.backward()``, before the penalty's gradient is added and before the optimiser's step. It stands
+        in the place of what the hooks took in this step. A parameter without a gradient has none.
+        """
+        self._watch()
+        for name, parameter in penalties._trainable(self.model).items():
+            if parameter.grad is not None:
+                self._take(name, parameter, parameter.grad, first=True)
+            elif name in self._walks:
+                self._walks[name].settle(parameter)
+                self._walks[name].gradient = None
+
+    def largest_curvature(self) -> float:
+        """λ maxᵢ Ωᵢ, as `EWC.largest_curvature`."""
+        return penalties._largest_curvature(self.strength, self._terms)
+
+    def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(θ*, λ Ω), as `EWC.parabola`."""
+        return penalties._parabola(self.strength, self._terms)
+
+    @torch.no_grad()
+    def state_dict(self) -> dict[str, Tensor]:
+        """As `EWC.state_dict`, and with it the path of a task that is being learned."""
+        walks = {}
+        for name, walk in self._walks.items():
+            walk.settle(self.model.get_parameter(name))
+            walks |= {f"walk/{kind}/{name}": value for kind, value in vars(walk).items() if value is not None}
+        return penalties._state(self._terms) | walks
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """As `EWC.load_state_dict`; the model should have the weights of when the state was taken."""
+        parameters = dict(self.model.named_parameters())
+        walks: dict[str, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            head, kind, name = [*key.split("/", 2), "", ""][:3]
+            if head == "walk":
+                known = kind in ("start", "before", "path", "gradient")
+                value = penalties._fitting(key, value, name, parameters.get(name) if known else None)
+                walks.setdefault(name, {})[kind] = value
+        for name, parts in walks.items():
+            missing = {"start", "before", "path"} - parts.keys()
+            if missing:
+                raise ValueError(f"state is incomplete: the walk of {name!r} lacks its {sorted(missing)[0]}")
+        self._terms = _one_term({key: value for key, value in state.items() if not key.startswith("walk/")}, self.model)
+        self._walks = {name: _Walk(**parts) for name, parts in walks.items()}
+
+    def _watch(self):
+        """Hooks on the parameters that have none: all at the start, later what was added or thawed."""
+        for name, parameter in penalties._trainable(self.model).items():
+            if self._watched.get(name) is not parameter:
+                self._watched[name] = parameter
+                self._walks.pop(name, None)
+                parameter.register_hook(lambda gradient, name=name: self._on_its_way(name, gradient))
+                parameter.register_post_accumulate_grad_hook(
+                    lambda parameter, name=name: self._arrived(name, parameter)
+                )
+
+    # In a backward pass these three are called in this order; in torch.autograd.grad the last is not.
+
+    def _of_the_penalty(self, name, gradient):
+        self._shares[name] = self._shares.get(name, 0) + gradient.detach()
+
+    def _on_its_way(self, name, gradient):
+        parameter, share = self._watched[name], self._shares.pop(name, None)
+        alone = gradient.detach().clone() if share is None else gradient.detach() - share
+        # A gradient of zeros stands for none: zero_grad may leave either.
+        self._arriving[name] = alone, parameter.grad is None or not parameter.grad.any()
+
+    @torch.no_grad()
+    def _arrived(self, name, parameter):
+        gradient, first = self._arriving.pop(name)
+        self._take(name, parameter, gradient, first)
+
+    def _take(self, name, parameter, gradient, first):
+        if name not in self._walks:
+            self._walks[name] = _Walk.begin(parameter)
+        self._walks[name].settle(parameter)
+        self._walks[name].take(gradient, first)
+
+
+class _Walk:
+    """The way of one parameter through a task: where it started, what it earned, and the gradient of the step under way."""
+
+    def __init__(self, start, before, path, gradient=None):
+        self.start, self.before, self.path, self.gradient = start, before, path, gradient
+
+    @classmethod
+    def begin(cls, parameter):
+        wide = torch.promote_types(parameter.dtype, torch.float32)  # small numbers are summed over many steps
+        return cls(
+            parameter.detach().clone(), parameter.detach().clone(), torch.zeros_like(parameter, dtype=wide).detach()
+        )
+
+    @torch.no_grad()
+    def settle(self, now):
+        """Count the step since the last gradient: ω −= g Δθ. Without a step nothing is counted, so it may be called often."""
+        if self.gradient is not None:
+            self.path.addcmul_(self.gradient, now - self.before, value=-1)
+        self.before.copy_(now)
+
+    def take(self, gradient, first):
+        """The gradient of the coming step, or, where it is gathered in several backward passes, a further part of it."""
+        if first or self.gradient is None:
+            self.gradient = torch.empty_like(self.before) if self.gradient is None else self.gradient
+            self.gradient.copy_(gradient)
+        else:
+            self.gradient += gradient
+
+
+class MemoryAwareSynapses:
+    """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)², Ωᵢ the mean over examples of how strongly the weight moves the squared length of the output.
+
+        Ωᵢ = Σ_tasks 1/N Σ_n | ∂ ‖f(xₙ, θ)‖² / ∂θᵢ |,     f the logits
+
+    The absolute value is taken example by example. The gradient of one example is δaᵀ in a linear layer, δ that of the
+    layer's output, so that the mean of |δ||a|ᵀ over a batch is one matrix product.
+
+    Args:
+        model: the network; its parameters that require grad are protected.
+        strength: λ ≥ 0. The paper's penalty has no ½: its λ is half of this one.
+        max_examples: how many examples Ω is taken over, spread evenly over those given; None for all.
+
+    Raises:
+        ValueError: an argument is not what it may be.
+
+    Source: Aljundi et al., Memory aware synapses, ECCV 2018, section 4.
+    """
+
+    def __init__(self, model: nn.Module, strength: float = 1.0, *, max_examples: int | None = None):
+        self.model, self.strength = model, penalties._checked_strength(strength)
+        self.max_examples = penalties._checked_most(max_examples)
+        self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """Add the importance on `inputs` and take the present weights as θ*; the targets are not looked at.
+
+        Raises:
+            ValueError: as `fisher.diagonal_fisher`; nothing has changed then.
+        """
+        inputs, _ = penalties._spread(self.max_examples, inputs, None)
+        importance, anchor = output_sensitivity(self.model, inputs), penalties._weights(self.model)
+        for held, old in self._terms:
+            importance = old | {name: value + old.get(name, 0) for name, value in importance.items()}
+            anchor = held | anchor
+        self._terms = [(anchor, importance)]
+
+    def penalty(self) -> Tensor:
+        """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
+        return penalties._quadratic(self.model, self.strength, self._terms)
+
+    def add_gradient(self) -> None:
+        """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`."""
+        penalties._add_gradient(self.model, self.strength, self._terms)
+
+    def largest_curvature(self) -> float:
+        """λ maxᵢ Ωᵢ, as `EWC.largest_curvature`."""
+        return penalties._largest_curvature(self.strength, self._terms)
+
+    def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(θ*, λ Ω), as `EWC.parabola`."""
+        return penalties._parabola(self.strength, self._terms)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As `EWC.state_dict`."""
+        return penalties._state(self._terms)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """As `EWC.load_state_dict`."""
+        self._terms = _one_term(state, self.model)
+
+
+def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 1024) -> dict[str, Tensor]:
+    """Mean over examples of the absolute gradient of the squared length of the output: 1/N Σ_n | ∂ ‖f(xₙ, θ)‖² / ∂θᵢ |.
+
+    Args:
+        model: returns logits f of shape (examples, classes); evaluated in eval mode and left as it was.
+        inputs: N examples along the first axis, on the model's device.
+        batch_size: examples in memory at once. It changes the speed, not the result.
+
+    Returns:
+        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``; non-negative; scale: a
+        mean per example, in squared logits by weight; detached; at least float32.
+
+    Raises:
+        ValueError, TypeError: as `fisher.diagonal_fisher`.
+    """
+    fisher._check(model, inputs, None, "exact", 1, batch_size, None)
+    names = {parameter: name for name, parameter in penalties._trainable(model).items()}
+    total = {name: fisher._zeros(parameter.shape, parameter) for parameter, name in names.items()}
+    with fisher._evaluated(model):
+        layers = fisher._layers_to_read(model, inputs)
+        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
+            logits, calls = fisher._forward(model, layers, inputs[batch])
+            closed, general = fisher._closed_and_general(calls)
+            outputs = [call.output for call in closed + general]
+            deltas = torch.autograd.grad(logits, outputs, 2 * logits.detach(), materialize_grads=True)
+            for call, delta in zip(closed, deltas, strict=False):
+                fisher._add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
+            ones = torch.ones_like(logits[:, :1])
+            for gradients, _ in fisher._example_gradients(general, deltas[len(closed) :], names, ones):
+                for name, gradient in gradients.items():
+                    total[name] += gradient.to(total[name].dtype).abs().sum(0)
+    total = {name: value / len(inputs) for name, value in total.items()}
+    for name, value in total.items():
+        if not value.isfinite().all():
+            raise ValueError(f"the importance of {name!r} is not finite: the model overflows on these inputs")
+    return total
+
+
+def _wide(value):
+    return torch.promote_types(value.dtype, torch.float32)
+
+
+def _one_term(state, model):
+    terms = penalties._terms_from(state, model)
+    if len(terms) > 1:
+        raise ValueError(f"state has {len(terms)} anchors; this penalty keeps one")
+    return terms

@@ -1,0 +1,257 @@
+"""EWC with the Fisher information of whole layers: what one weight may do depends on what its neighbours do.
+
+The diagonal holds each weight by itself. Here each layer's block of the Fisher is a Kronecker product B ⊗ A of two small
+matrices (`fisher.kronecker_fisher`). With Δ = [W | b] − [W | b]*, a matrix with a row for each output of the layer,
+
+    penalty(θ) = λ/2 Σ_layers ⟨Δ, Σ_tasks B Δ A⟩              gradient: λ Σ_tasks B Δ A
+
+and no block is ever written out. The calls are those of `penalties.EWC`.
+
+This file needs torch and the fisher.py and penalties.py beside it. MIT licence; from the book Weights that Remember.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+try:
+    from ewc import penalties
+    from ewc.fisher import kronecker_fisher
+except ImportError:  # copied out of the package
+    import penalties
+    from fisher import kronecker_fisher
+
+FACTORS = ("kept", "added")
+
+
+class KroneckerEWC:
+    """λ/2 Σ_layers vec(Δ)ᵀ (Σ_tasks B ⊗ A) vec(Δ) at the weights θ* after the latest task: online Laplace with KFAC.
+
+    A sum of Kronecker products is no Kronecker product. `factors` says what becomes of it:
+
+    - ``"kept"``   the factors of every task; exact. Memory and time of a step grow with the number of tasks.
+    - ``"added"``  one pair a layer, with the same traces over either side as the sum:
+
+          B ← Σ_tasks tr(A) B,     A ← Σ_tasks tr(B) A,     Σ_tasks B ⊗ A ≈ B ⊗ A / tr(B)
+
+      The trace of the block, its total stiffness, is kept, and so is its mean over a layer's inputs and over its outputs.
+      It is exact where the tasks' A, or their B, are multiples of one another; else the parts of different tasks mix.
+
+    Args:
+        model: all its parameters that require grad belong to nn.Linear and nn.Conv2d, as `fisher.kronecker_fisher` wants,
+            and a layer is trained or frozen as a whole.
+        strength: λ ≥ 0, as in `penalties.EWC`.
+        decay: γ in (0, 1]. At each consolidation the blocks of earlier tasks are multiplied by it.
+        factors: ``"kept"`` or ``"added"``.
+        max_examples: how many examples the factors are taken over, spread evenly over those given; None for all.
+
+    Raises:
+        ValueError: an argument is not what it may be.
+
+    Source: Ritter, Botev & Barber, Online structured Laplace approximations for overcoming catastrophic forgetting, NeurIPS 2018.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        strength: float = 1.0,
+        *,
+        decay: float = 1.0,
+        factors: str = "kept",
+        max_examples: int | None = None,
+    ):
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay is {decay!r}; it must be above 0 and at most 1")
+        if factors not in FACTORS:
+            raise ValueError(f"factors is {factors!r}; it may be one of {', '.join(map(repr, FACTORS))}")
+        self.model, self.strength = model, penalties._checked_strength(strength)
+        self.decay, self.factors = decay, factors
+        self.max_examples = penalties._checked_most(max_examples)
+        self._anchor: dict[str, Tensor] = {}
+        self._blocks: dict[str, _Blocks] = {}
+
+    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """Take the present weights as θ* and their Kronecker factors on `inputs`. Call it when the task has been learned.
+
+        Raises:
+            ValueError: as `fisher.kronecker_fisher`, or a layer is frozen in part; nothing has changed then.
+        """
+        _check_whole(self.model)
+        inputs, targets = penalties._spread(self.max_examples, inputs, targets)
+        found = kronecker_fisher(self.model, inputs, targets)
+        blocks = {name: old.faded(self.decay) for name, old in self._blocks.items()}
+        for name, (b, a, _) in found.items():
+            blocks[name] = blocks[name].joined(b, a, self.factors) if name in blocks else _Blocks(b[None], a[None])
+        self._blocks = blocks
+        self._anchor = self._anchor | penalties._weights(self.model)
+
+    def penalty(self) -> Tensor:
+        """λ/2 Σ_layers ⟨Δ, Σ_tasks B Δ A⟩ at the present weights: a scalar, exactly 0 before the first task."""
+        parameters = dict(self.model.named_parameters())
+        if not self._anchor:
+            return torch.zeros((), device=next(iter(parameters.values())).device)
+        return _Kronecker.apply(self.strength, self._pulls, self._anchor, *(parameters[name] for name in self._anchor))
+
+    @torch.no_grad()
+    def add_gradient(self) -> None:
+        """Add λ Σ_tasks B Δ A to the parameters' ``.grad``, as `EWC.add_gradient`."""
+        parameters = dict(self.model.named_parameters())
+        pulls = self._pulls({name: parameters[name] - anchor for name, anchor in self._anchor.items()})
+        for name, pull in pulls.items():
+            parameter = parameters[name]
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.add_(pull.to(parameter.dtype), alpha=self.strength)
+
+    def largest_curvature(self) -> float:
+        """λ max over layers of Σ_tasks (largest eigenvalue of B) · (that of A): no second derivative of the penalty is above it.
+
+        For one task, or factors that were added, it is the largest itself.
+        """
+        return self.strength * max((float(blocks.steepest.sum()) for blocks in self._blocks.values()), default=0.0)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """θ* and the factors, (tasks, m, m) and (tasks, k, k) a layer, as a flat dictionary of tensors."""
+        state = {f"anchor/{name}": value for name, value in self._anchor.items()}
+        for name, blocks in self._blocks.items():
+            state |= {f"outputs/{name}": blocks.b, f"inputs/{name}": blocks.a}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: the state belongs to another model, or has the factors of several tasks where this penalty adds them.
+        """
+        parameters = dict(self.model.named_parameters())
+        anchor, sides = {}, {"outputs": {}, "inputs": {}}
+        for key, value in state.items():
+            kind, name = [*key.split("/", 1), ""][:2]
+            if kind == "anchor":
+                anchor[name] = penalties._fitting(key, value, name, parameters.get(name))
+            elif kind in sides:
+                sides[kind][name] = value
+            else:
+                penalties._fitting(key, value, name, None)
+        for name in anchor:
+            owner = name.rpartition(".")[0]
+            for group in _groups(self.model.get_submodule(owner), owner):
+                for kind in sides:
+                    if group not in sides[kind]:
+                        raise ValueError(f"state is incomplete: layer {group!r} lacks its {kind}")
+        blocks = {}
+        for name, a in sides["inputs"].items():
+            owner = name.partition("[")[0]
+            weight = parameters.get(f"{owner}.weight" if owner else "weight")
+            if weight is None or f"{owner}.weight".lstrip(".") not in anchor:
+                raise ValueError(
+                    f"state is for another model: it has {f'inputs/{name}'!r}, and this model no such layer"
+                )
+            layer = self.model.get_submodule(owner)
+            b = sides["outputs"].get(name)
+            m = len(weight) // getattr(layer, "groups", 1)
+            k = weight[0].numel() + (layer.bias is not None)
+            if b is None or b.shape != (len(a), m, m) or a.shape != (len(a), k, k):
+                shapes = f"{None if b is None else tuple(b.shape)} and {tuple(a.shape)}"
+                raise ValueError(
+                    f"state is for another model: the factors of {name!r} are {shapes}, and not (tasks, {m}, {m}) and (tasks, {k}, {k})"
+                )
+            if not (a.isfinite().all() and b.isfinite().all()):
+                raise ValueError(f"state holds a value that is not finite, in the factors of {name!r}")
+            if self.factors == "added" and len(a) > 1:
+                raise ValueError(
+                    f"state has the factors of {len(a)} tasks; factors='added' keeps one pair: load it into factors='kept'"
+                )
+            blocks[name] = _Blocks(*(side.detach().to(weight.device, copy=True) for side in (b, a)))
+        if orphans := sides["outputs"].keys() - blocks.keys():
+            raise ValueError(f"state is incomplete: layer {sorted(orphans)[0]!r} lacks its inputs")
+        self._anchor, self._blocks = anchor, blocks
+
+    def _pulls(self, distances):
+        """Σ_tasks B Δ A for each parameter, from its θ − θ*."""
+        pulls = {}
+        for owner in dict.fromkeys(name.rpartition(".")[0] for name in distances):
+            prefix = f"{owner}." if owner else ""
+            weight, bias = distances[f"{prefix}weight"], distances.get(f"{prefix}bias")
+            names = _groups(self.model.get_submodule(owner), owner)
+            delta = weight.flatten(1) if bias is None else torch.cat([weight.flatten(1), bias[:, None]], 1)
+            parts = delta.chunk(len(names))
+            pull = torch.cat([self._blocks[name].times(part) for name, part in zip(names, parts, strict=True)])
+            inputs = weight[0].numel()
+            pulls[f"{prefix}weight"] = pull[:, :inputs].reshape(weight.shape)
+            if bias is not None:
+                pulls[f"{prefix}bias"] = pull[:, inputs]
+        return pulls
+
+
+class _Blocks:
+    """A layer's Σ_tasks B ⊗ A: the factors of all tasks stacked, (tasks, m, m) and (tasks, k, k)."""
+
+    def __init__(self, b, a, steepest=None):
+        self.b, self.a = b, a
+        if steepest is None:
+            steepest = torch.linalg.eigvalsh(b)[:, -1] * torch.linalg.eigvalsh(a)[:, -1]
+        self.steepest = steepest  # an eigenvalue a task, found once
+
+    def faded(self, decay):
+        return _Blocks(decay * self.b, self.a, decay * self.steepest)
+
+    def joined(self, b, a, factors):
+        if factors == "kept":
+            new = _Blocks(b[None], a[None])
+            return _Blocks(
+                *(torch.cat([getattr(part, side) for part in (self, new)]) for side in ("b", "a", "steepest"))
+            )
+        (old_b,), (old_a,) = self.b, self.a
+        trace = old_b.trace() * old_a.trace() + b.trace() * a.trace()
+        outputs = old_a.trace() * old_b + a.trace() * b
+        inputs = old_b.trace() * old_a + b.trace() * a
+        return _Blocks(outputs[None], (inputs / trace if trace > 0 else inputs)[None])
+
+    def times(self, delta):
+        """Σ_tasks B Δ A, as two products of large matrices."""
+        delta = delta.to(self.b.dtype)
+        left = self.b.flatten(0, 1) @ delta
+        if len(self.a) == 1:
+            return left @ self.a[0]
+        left = left.unflatten(0, self.b.shape[:2]).transpose(0, 1).flatten(1)  # the tasks side by side
+        return left @ self.a.flatten(0, 1)
+
+
+class _Kronecker(torch.autograd.Function):
+    """λ/2 ⟨Δ, pull(Δ)⟩, its gradient λ pull(Δ) kept from the forward pass."""
+
+    @staticmethod
+    def forward(context, strength, pulls_of, anchors, *parameters):
+        distances = {
+            name: parameter - anchor for (name, anchor), parameter in zip(anchors.items(), parameters, strict=True)
+        }
+        pulls = pulls_of(distances)
+        total = sum(
+            torch.dot(pulls[name].flatten(), value.flatten().to(pulls[name].dtype)) for name, value in distances.items()
+        )
+        context.strength, context.pulls = strength, [pulls[name] for name in anchors]
+        return strength / 2 * total
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, gradient):
+        return None, None, None, *(context.strength * gradient * pull for pull in context.pulls)
+
+
+def _groups(layer, name):
+    """The names that `fisher.kronecker_fisher` gives to a layer: one, or one a group of a convolution."""
+    groups = getattr(layer, "groups", 1)
+    return [name] if groups == 1 else [f"{name}[{group}]" for group in range(groups)]
+
+
+def _check_whole(model):
+    for name, layer in model.named_modules():
+        own = [parameter.requires_grad for parameter in layer.parameters(recurse=False)]
+        if any(own) and not all(own):
+            raise ValueError(
+                f"layer {name or 'the model itself'!r} is frozen in part; Kronecker factors hold a layer's weight and bias together: "
+                "freeze both or none"
+            )
