@@ -6,7 +6,10 @@ Runs that differ only in method, strength or seed train side by side: `experimen
 
 import torch
 
+from ewc.distillation import Distillation
 from ewc.experiments import depends_on
+from ewc.importance import MemoryAwareSynapses, SynapticIntelligence
+from ewc.kronecker import KroneckerEWC
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
 from ewc.replay import Replay
@@ -20,11 +23,15 @@ _USES = {
     "joint": (),
     "l2": ("penalties",),
     "ewc": ("penalties", "fisher"),
+    "si": ("importance", "penalties"),
+    "mas": ("importance", "penalties", "fisher"),
+    "kronecker": ("kronecker", "penalties", "fisher"),
+    "lwf": ("distillation",),
     "replay": ("replay",),
 }
 
 # What may differ between runs that stand in one stack.
-OWN = ("method", "strength", "anchors", "decay", "labels", "memory")
+OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory")
 
 PERMUTED = {
     "cpu": {"count": 10, "hidden": (400, 400), "steps": 1407, "strength": 30.0},
@@ -50,6 +57,7 @@ def permuted_tasks(
     strength: float | None = None,
     anchors: str = "merged",
     decay: float = 1.0,
+    factors: str = "kept",
     labels: str = "exact",
     memory: int = 200,
     count: int | None = None,
@@ -70,7 +78,8 @@ def permuted_tasks(
     """Learn `count` permutations of the first data set with one network and one set of outputs.
 
     Args:
-        method: a key of the methods below; strength, anchors, decay and labels are those of `penalties.EWC`.
+        method: a key of the methods below; strength, anchors, decay and labels are those of `penalties.EWC`, factors of
+            `kronecker.KroneckerEWC`.
         memory: how many images of each task ``"replay"`` keeps.
         square: the side of the central square whose pixels move.
         looks: how many times in each task, at equal distances, all accuracies are measured.
@@ -104,6 +113,7 @@ def split_tasks(
     strength: float | None = None,
     anchors: str = "merged",
     decay: float = 1.0,
+    factors: str = "kept",
     labels: str = "exact",
     memory: int = 200,
     groups: int = 5,
@@ -203,17 +213,20 @@ def _penalty(run, model):
         return None
     if strength is None:
         raise ValueError(f"strength is None; method {method!r} needs a number")
-    if method == "ewc":
-        return EWC(
-            model,
-            strength,
-            anchors=run["anchors"],
-            decay=run["decay"],
-            labels=run["labels"],
-            max_examples=run["fisher_examples"],
-        )
     if method == "l2":
         return L2(model, strength)
+    if method == "ewc":
+        return EWC(
+            model, strength, anchors=run["anchors"], decay=run["decay"], labels=run["labels"], max_examples=run["fisher_examples"]
+        )
+    if method == "si":
+        return SynapticIntelligence(model, strength)
+    if method == "mas":
+        return MemoryAwareSynapses(model, strength, max_examples=run["fisher_examples"])
+    if method == "kronecker":
+        return KroneckerEWC(model, strength, decay=run["decay"], factors=run["factors"], max_examples=run["fisher_examples"])
+    if method == "lwf":
+        return Distillation(model, strength)
     if method == "replay":
         return Replay(model, strength, examples=run["memory"], batch_size=run["batch_size"], seed=run["seed"])
     raise ValueError(f"method is {method!r}; it may be one of {', '.join(map(repr, _USES))}")
@@ -221,11 +234,8 @@ def _penalty(run, model):
 
 def _kept(penalty):
     """The bytes of what a method carries from task to task, beside the network itself."""
-    if penalty is None:
-        return 0
-    if isinstance(penalty, Replay):
-        return sum(part.numel() * part.element_size() for part in penalty.memory) if penalty.memory else 0
-    return sum(value.numel() * value.element_size() for value in penalty.state_dict().values())
+    state = {} if penalty is None else penalty.state_dict()
+    return sum(value.numel() * value.element_size() for value in state.values())
 
 
 @torch.no_grad()

@@ -25,7 +25,8 @@ TINY = {
     "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
     "permuted_tasks": [
         {"method": method, "strength": strength, "count": 2, "hidden": (4,), "steps": 3, "memory": 5, "looks": 1}
-        for method, strength in (("plain", None), ("joint", None), ("l2", 1.0), ("ewc", 1.0), ("replay", 1.0))
+        for strength, methods in ((None, "plain joint"), (1.0, "ewc si lwf l2 mas kronecker replay"))
+        for method in methods.split()
     ],
     "split_tasks": [
         {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
