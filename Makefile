@@ -3,7 +3,7 @@
 # Only relative paths and `.venv/bin/python -m …`: so a folder with a space in its name works, and so does a moved one.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help picture book test serve lint bench clean setup vendor browser
+.PHONY: help picture book test serve lint bench paper clean setup vendor browser
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -22,6 +22,7 @@ help:
 	@echo "make serve   show the built pages at http://localhost:$(PORT)  (PORT=… for another port)"
 	@echo "make lint    style and spelling"
 	@echo "make bench   the timings that the book is held to"
+	@echo "make paper   train the papers' protocols that have no record in book/records yet: hours on two cores"
 	@echo "make clean   remove _build: pages, caches and trained models; .venv stays"
 
 # .venv follows requirements.txt by content, not by date (a checkout touches dates). It holds a copy of the lock it was begun
@@ -90,6 +91,10 @@ lint: setup
 
 bench: setup
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; .venv/bin/python "$$file"; done
+
+# One run after another, each written when it is done: it can be stopped and started again.
+paper: setup
+	@$(RUN) ewc.paper
 
 # The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data.
 picture: setup

@@ -1,7 +1,7 @@
 """Decide when a page is executed again, on which data, and say on the terminal what is going on.
 
-Why: jupyter-cache knows a page by the source of its cells alone. Change `code/ewc`, the locked packages, the data or
-the device, and pages would keep their old numbers. So each such state gets a cache folder of its own. The data are
+Why: jupyter-cache knows a page by the source of its cells alone. Change `code/ewc`, the papers' records, the locked
+packages, the data or the device, and pages would keep their old numbers. So each such state gets a cache folder of its own. The data are
 looked for once, here, and every kernel is told what was found: no two pages of a build can disagree.
 """
 
@@ -60,9 +60,10 @@ def prepare(app: Sphinx, config: Config):
 
 
 def cache_folder(project: Path, state: str) -> Path:
-    """The folder for this state of code, packages, data and device; the oldest of the others are removed."""
+    """The folder for this state of code, records, packages, data and device; the oldest of the others are removed."""
     digest = hashlib.sha256(state.encode())
-    for file in [*sorted(project.glob("code/**/*.py")), project / "requirements.txt"]:
+    files = [*sorted(project.glob("code/**/*.py")), *sorted(project.glob("book/records/*.json"))]
+    for file in [*files, project / "requirements.txt"]:
         digest.update(b"\0%s\0" % file.relative_to(project).as_posix().encode())
         digest.update(file.read_bytes())
     folder = project / "_build" / "executed" / digest.hexdigest()[:16]

@@ -1,7 +1,8 @@
 """Elastic weight consolidation, from Bayes' rule to running code: the module behind the book Weights that Remember.
 
-Its rooms, each readable by itself: `fisher`, `laplace`, `penalties`, `importance`, `kronecker`, `distillation`,
-`replay`, `metrics`, `tasks`, `models`, `training`, `experiments`, `figures`, and `page`, which hands numbers to the text.
+Its rooms, each readable by itself: `fisher`, `laplace`, `penalties`, `importance`, `kronecker`, `distillation`, `replay`,
+`metrics`, `tasks`, `models`, `training`, `together`, `experiments`, `sequences`, `paper`, `figures`, and `page`, which hands
+numbers to the text.
 """
 
 from ewc.distillation import Distillation
@@ -13,7 +14,8 @@ from ewc.metrics import AccuracyMatrix, fisher_overlap
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
 from ewc.replay import Replay
-from ewc.tasks import Task, digits, fashion_mnist, letters, mnist, paired
+from ewc.tasks import Task, digits, fashion_mnist, joint, letters, mnist, paired, permuted, split
+from ewc.together import fit_together, learn_together
 from ewc.training import accuracy, fit, learn_in_sequence
 
 __all__ = [
@@ -35,12 +37,17 @@ __all__ = [
     "fashion_mnist",
     "fisher_overlap",
     "fit",
+    "fit_together",
     "full_fisher",
+    "joint",
     "kronecker_fisher",
     "laplace_approximation",
     "learn_in_sequence",
+    "learn_together",
     "letters",
     "mlp",
     "mnist",
     "paired",
+    "permuted",
+    "split",
 ]

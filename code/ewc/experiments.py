@@ -34,7 +34,7 @@ from ewc.tasks import Task, paired
 from ewc.training import accuracy, device, fit, learn_in_sequence
 
 # What two cores can afford, with the full data and with the embedded stand-ins.
-_SIZE = {False: {"steps": 1400, "strength": 300.0}, True: {"steps": 700, "strength": 1000.0}}
+SIZE = {"cpu": {"steps": 1400, "strength": 300.0}, "embedded": {"steps": 700, "strength": 1000.0}}
 
 # At which steps of a task the accuracies are looked at: often where they change fast.
 LOOKS = (0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 170, 280, 450, 700, 1000, 1400)
@@ -51,10 +51,11 @@ class Record:
     device: str
     data: str
     versions: dict
-    seconds: float
+    seconds: float  # its share, where it was trained beside others
     finished: str
     result: dict
     tensors: dict[str, Tensor] = field(repr=False)
+    together: int = 1  # how many runs were trained side by side
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -63,7 +64,7 @@ class Record:
 
     def model(self, name: str) -> torch.nn.Module:
         """The network of the run, on the CPU, with the weights kept under `name`, for example ``"after 1"``."""
-        network = mlp(self.configuration["hidden"])
+        network = mlp(self.configuration["hidden"], classes=2 if self.configuration.get("scenario") == "domain" else 10)
         # A copy: the parameters become views of it, and training them must not write into the record.
         torch.nn.utils.vector_to_parameters(self.tensors[name].clone(), network.parameters())
         return network
@@ -80,37 +81,75 @@ def run(experiment: Callable, *, seed: int = 0, **configuration) -> Record:
     Raises:
         TypeError: the experiment has no such argument.
     """
+    return run_together(experiment, [{"seed": seed, **configuration}])[0]
+
+
+def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
+    """The records of several runs of one experiment, each a configuration with its seed; see `run`.
+
+    Those that are missing are trained side by side where the experiment can do that (it has `together`) and they differ only
+    in what it lists as `own`; the others one after another. Either way a record is kept under the key of its own run.
+    """
     tasks = paired()
-    filled = inspect.signature(experiment).bind(tasks, seed=seed, **configuration)
+    asked = [_filled(experiment, tasks, dict(run)) for run in runs]
+    keys = [key_of(experiment, tasks, configuration, seed) for configuration, seed in asked]
+    records = {key: _read(key) for key in keys}
+    groups: dict[str, list] = {}
+    for key, (configuration, seed) in dict(zip(keys, asked, strict=True)).items():
+        if records[key] is None:
+            shared = {name: value for name, value in configuration.items() if name not in getattr(experiment, "own", configuration)}
+            group = json.dumps(shared, sort_keys=True) if hasattr(experiment, "together") else key
+            groups.setdefault(group, []).append((key, configuration, seed))
+    for group in groups.values():
+        for record in _trained(experiment, tasks, group):
+            _write(record)
+            records[record.key] = record
+    for key in keys:
+        page.run(vars(records[key]))
+    return [records[key] for key in keys]
+
+
+def _filled(experiment, tasks, run):
+    """The whole configuration of a run and its seed: what is not given takes its default, and that may depend on the size."""
+    seed = run.pop("seed", 0)
+    filled = inspect.signature(experiment).bind(tasks, seed=seed, **run)
     filled.apply_defaults()
     configuration = {name: value for name, value in filled.arguments.items() if name not in ("tasks", "seed")}
-    size = _SIZE[tasks[0].embedded]
-    if configuration.get("method") == "plain":
-        size = {**size, "strength": None}  # it has none, and is not to be trained again when EWC's changes
-    configuration = {name: size.get(name) if value is None else value for name, value in configuration.items()}
-    key = key_of(experiment, tasks, configuration, seed)
-    record = _read(key)
-    if record is None:
-        started = time.perf_counter()
-        result, tensors = experiment([task.to(device()) for task in tasks], seed=seed, **configuration)
-        record = Record(
+    sizes = getattr(experiment, "sizes", SIZE)
+    kind = "embedded" if tasks[0].embedded else "cuda" if device().type == "cuda" and "cuda" in sizes else "cpu"
+    size = sizes[kind]
+    if configuration.get("method", "ewc") != "ewc":
+        size = {**size, "strength": None}  # the size's is EWC's; what has none is not to be trained again when that changes
+    return {name: size.get(name) if value is None else value for name, value in configuration.items()}, seed
+
+
+def _trained(experiment, tasks, group):
+    """The records of runs that are trained now: side by side, or the one that there is."""
+    started = time.perf_counter()
+    here = [task.to(device()) for task in tasks]
+    if hasattr(experiment, "together"):
+        results = experiment.together(here, [{**configuration, "seed": seed} for _, configuration, seed in group])
+    else:
+        ((_, configuration, seed),) = group
+        results = [experiment(here, seed=seed, **configuration)]
+    seconds = (time.perf_counter() - started) / len(group)
+    for (key, configuration, seed), (result, tensors) in zip(group, results, strict=True):
+        yield Record(
             key=key,
             name=experiment.__name__.replace("_", " "),
             configuration=json.loads(json.dumps(configuration)),
             seed=seed,
             device=torch.cuda.get_device_name()
             if device().type == "cuda"
-            else f"CPU, {torch.get_num_threads()} threads",
+            else f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
             data=" → ".join(task.name for task in tasks),
             versions={"torch": torch.__version__},
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             result=result,
             tensors=tensors,
+            together=len(group),
         )
-        _write(record)
-    page.run(vars(record))
-    return record
 
 
 def key_of(experiment: Callable, tasks: list[Task], configuration: dict, seed: int) -> str:
@@ -128,11 +167,14 @@ def key_of(experiment: Callable, tasks: list[Task], configuration: dict, seed: i
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def depends_on(modules: Callable[[dict], tuple[str, ...]]):
-    """Mark an experiment with the modules of this package that it runs, given its configuration."""
+def depends_on(modules: Callable[[dict], tuple[str, ...]], *, sizes: dict[str, dict] = SIZE):
+    """Mark an experiment with the modules of this package that it runs, given its configuration, and with its sizes.
+
+    sizes: by ``"cpu"``, ``"embedded"`` and perhaps ``"cuda"``, what the arguments become that are None.
+    """
 
     def mark(experiment):
-        experiment.modules = modules
+        experiment.modules, experiment.sizes = modules, sizes
         return experiment
 
     return mark

@@ -100,12 +100,10 @@ class Permuted:
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The training images of these rows, and their classes."""
         order, row = rows // len(self.base.train_targets), rows % len(self.base.train_targets)
-        images = self.base.train_inputs[row]
+        images, targets = self.base.train_inputs[row], self.base.train_targets[row]
         if len(self.orders) == 1:
-            moved = images.flatten(1)[:, self.orders[0]]
-        else:
-            moved = images.flatten(1).gather(1, self.orders[order])
-        return moved.reshape(images.shape), self.base.train_targets[row]
+            return self._moved(images, self.orders[0]), targets
+        return images.flatten(1).gather(1, self.orders[order]).reshape(images.shape), targets
 
     @property
     def train_inputs(self) -> Tensor:

@@ -86,7 +86,7 @@ def fit_together(
                 for gradient in stack.gradients.values():
                     gradient.zero_()
                 (loss / targets.shape[1]).backward()
-                for model, penalty, own in zip(models, penalties, inputs, strict=True):
+                for penalty, own in zip(penalties, inputs, strict=True):
                     if hasattr(penalty, "observe"):
                         penalty.observe()
                     if penalty is None or parabola.holds(penalty):
@@ -177,8 +177,9 @@ class _Stack:
         if any(other != shapes[0] for other in shapes):
             raise ValueError("models are of different shapes; side by side they must have the same parameters")
         if len(models) == 1:  # no second copy, no vmap
-            self.values = {name: parameter.data[None] for name, parameter in _free(first).items()}
-            self.leaves = list(_free(first).values())
+            self.alone = {name: parameter.detach().requires_grad_() for name, parameter in _free(first).items()}
+            self.values = {name: leaf.detach()[None] for name, leaf in self.alone.items()}
+            self.leaves = list(self.alone.values())
         else:
             self.values = {
                 name: torch.stack([_free(model)[name].detach() for model in models]).requires_grad_()
@@ -188,13 +189,11 @@ class _Stack:
         self.gradients = {name: torch.zeros_like(value, requires_grad=False) for name, value in self.values.items()}
         for leaf, gradient in zip(self.leaves, self.gradients.values(), strict=True):
             leaf.grad = gradient[0] if len(models) == 1 else gradient
-        if len(models) > 1:
-            for number, model in enumerate(models):
-                for name, parameter in _free(model).items():
-                    parameter.data = self.values[name].detach()[number]
-                    parameter.grad = self.gradients[name][number]
+        for number, model in enumerate(models):
+            for name, parameter in _free(model).items():
+                parameter.data = self.values[name].detach()[number]
+                parameter.grad = self.gradients[name][number]
         self.models = models
-        self._bare = None
 
     def logits(self, inputs):
         """(M, B, …) images to (M, B, C) logits of all outputs."""
@@ -202,10 +201,8 @@ class _Stack:
         units = use_units(first, None)
         try:
             if len(self.models) == 1:
-                return first(inputs[0])[None]
-            fixed = {name: value for name, value in first.named_parameters() if name not in self.values}
-            one = lambda weights, images: functional_call(first, weights | fixed, (images,))  # noqa: E731
-            return vmap(one)(self.values, inputs)
+                return functional_call(first, self.alone, (inputs[0],))[None]
+            return vmap(lambda weights, images: functional_call(first, weights, (images,)))(self.values, inputs)
         finally:
             use_units(first, units)
 

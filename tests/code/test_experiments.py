@@ -1,6 +1,7 @@
 """What a run is remembered under, and that what is read back is what was run."""
 
 import ast
+import importlib
 import inspect
 import json
 import sys
@@ -22,6 +23,23 @@ TINY = {
     ],
     "second_lessons": [{"ways": (("slower", 0.1), ("freeze", 1), ("replay", 5)), "steps": 3, "hidden": (4,)}],
     "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
+    "permuted_tasks": [
+        {"method": method, "strength": strength, "count": 2, "hidden": (4,), "steps": 3, "memory": 5, "looks": 1}
+        for strength, methods in ((None, "plain joint"), (1.0, "ewc si lwf l2 mas kronecker replay"))
+        for method in methods.split()
+    ],
+    "split_tasks": [
+        {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
+        for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
+    ],
+}
+# Every room that holds experiments: this one, and others whose name says it.
+HOLDERS = ["experiments", "sequences", *(path.stem for path in ROOMS.glob("experiments_*.py"))]
+MARKED = {
+    name: value
+    for room in HOLDERS
+    for name, value in vars(importlib.import_module(f"ewc.{room}")).items()
+    if hasattr(value, "modules")
 }
 VARIANTS = [pytest.param(name, tiny, id=f"{name} {tiny.get('method', '')}") for name, all_ in TINY.items() for tiny in all_]
 
@@ -44,19 +62,18 @@ def tasks(monkeypatch, tmp_path):
 
 def filled(name, tiny):
     """The configuration with its defaults, as `run` hands it on."""
-    parameters = inspect.signature(getattr(experiments, name)).parameters
+    parameters = inspect.signature(MARKED[name]).parameters
     defaults = {key: p.default for key, p in parameters.items() if key not in ("tasks", "seed")}
     return defaults | tiny
 
 
 def key(tasks, name="two_tasks", seed=0, **changes):
     configuration = filled(name, TINY[name][-1]) | changes
-    return experiments.key_of(getattr(experiments, name), tasks, configuration, seed)
+    return experiments.key_of(MARKED[name], tasks, configuration, seed)
 
 
 def test_every_experiment_is_tried_here():
-    marked = {name for name, value in vars(experiments).items() if hasattr(value, "modules")}
-    assert marked == TINY.keys()
+    assert MARKED.keys() == TINY.keys()
 
 
 # ---- the key
@@ -126,7 +143,7 @@ def with_other_comments(source):
 
 @pytest.mark.parametrize(("name", "tiny"), VARIANTS)
 def test_the_key_changes_with_the_code_of_each_module_it_depends_on_but_not_with_comments(tasks, monkeypatch, name, tiny):
-    experiment, configuration = getattr(experiments, name), filled(name, tiny)
+    experiment, configuration = MARKED[name], filled(name, tiny)
     before = experiments.key_of(experiment, tasks, configuration, 0)
     modules = experiment.modules(configuration)
     for module in (path.stem for path in ROOMS.glob("*.py") if path.stem != "experiments"):
@@ -160,7 +177,7 @@ def test_the_key_changes_with_the_experiments_own_code_but_not_with_its_comments
 
 @pytest.mark.parametrize(("name", "tiny"), VARIANTS)
 def test_all_code_that_a_run_executes_is_covered_by_its_key(tasks, name, tiny):
-    experiment, executed, here = getattr(experiments, name), set(), set()
+    experiment, executed, here = MARKED[name], set(), set()
 
     def trace(frame, event, _):
         path = Path(frame.f_code.co_filename)
@@ -178,7 +195,8 @@ def test_all_code_that_a_run_executes_is_covered_by_its_key(tasks, name, tiny):
         sys.setprofile(None)
     assert executed <= set(experiment.modules(configuration))
     assert executed  # something was seen
-    assert {qualified.split(".")[0] for qualified in here} == {name}  # of this file, only the experiment itself
+    # Of the file whose code is not covered as a whole, only the experiment itself.
+    assert {qualified.split(".")[0] for qualified in here} <= {name}
 
 
 # ---- the record
@@ -186,14 +204,13 @@ def test_all_code_that_a_run_executes_is_covered_by_its_key(tasks, name, tiny):
 
 @pytest.mark.parametrize(("name", "tiny"), VARIANTS)
 def test_what_is_read_back_is_what_was_run_and_nothing_is_trained_twice(tasks, monkeypatch, name, tiny):
-    first = experiments.run(getattr(experiments, name), **tiny)
+    first = experiments.run(MARKED[name], **tiny)
 
     def trained(*_, **__):
         raise AssertionError("it was trained again")
 
-    monkeypatch.setattr(experiments, "fit", trained)
-    monkeypatch.setattr(experiments, "learn_in_sequence", trained)
-    second = experiments.run(getattr(experiments, name), **tiny)
+    monkeypatch.setattr(torch.Tensor, "backward", trained)
+    second = experiments.run(MARKED[name], **tiny)
     assert json.dumps(first.result) == json.dumps(second.result)
     assert first.tensors.keys() == second.tensors.keys()
     assert all(torch.equal(value, second.tensors[key]) for key, value in first.tensors.items())
@@ -201,7 +218,7 @@ def test_what_is_read_back_is_what_was_run_and_nothing_is_trained_twice(tasks, m
         assert getattr(first, part) == getattr(second, part), part
     assert second.configuration == json.loads(json.dumps(filled(name, tiny)))
     with pytest.raises(AssertionError, match="trained again"):
-        experiments.run(getattr(experiments, name), seed=1, **tiny)
+        experiments.run(MARKED[name], seed=1, **tiny)
 
 
 def test_a_record_holds_the_weights_after_each_task(tasks):
@@ -218,7 +235,7 @@ def test_a_record_holds_the_weights_after_each_task(tasks):
 def test_the_weights_of_a_plain_run_are_not_trained_again_when_ewcs_strength_changes(tasks, monkeypatch):
     plain = {"method": "plain", "steps": 3, "hidden": (4,)}
     before = experiments.run(experiments.two_tasks, **plain).key
-    for size in experiments._SIZE.values():
+    for size in experiments.SIZE.values():
         monkeypatch.setitem(size, "strength", 12345.0)
     assert experiments.run(experiments.two_tasks, **plain).key == before
 
@@ -276,3 +293,53 @@ def test_a_damaged_record_is_made_again(tasks, file, harm):
     assert json.dumps(again.result) == json.dumps(first.result)
     third = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
     assert third.seconds == again.seconds
+
+
+# ---- several runs at once
+
+
+def together(name, seeds=(0, 1), **changes):
+    return experiments.run_together(
+        MARKED[name], [{**tiny, **changes, "seed": seed} for tiny in TINY[name][:4] for seed in seeds]
+    )
+
+
+def test_runs_that_are_trained_side_by_side_give_what_each_gives_alone(tasks, monkeypatch, tmp_path):
+    beside = together("permuted_tasks")
+    monkeypatch.setenv("EWC_RECORDS", str(tmp_path / "others"))
+    assert {record.together for record in beside} == {8}
+    for record in beside:
+        alone = experiments.run(MARKED["permuted_tasks"], seed=record.seed, **record.configuration)
+        assert alone.key == record.key
+        assert alone.together == 1
+        assert alone.result == record.result
+        for name, value in alone.tensors.items():
+            assert torch.allclose(value, record.tensors[name], atol=1e-6)
+
+
+def test_only_what_is_missing_is_trained(tasks):
+    first = together("permuted_tasks", seeds=(0,))
+    second = together("permuted_tasks", seeds=(0, 1))
+    assert [record.together for record in second] == [4, 4] * 4
+    assert [record.finished for record in second[::2]] == [record.finished for record in first]
+
+
+def test_what_cannot_stand_in_one_stack_is_trained_apart(tasks):
+    found = experiments.run_together(
+        MARKED["permuted_tasks"], [{**TINY["permuted_tasks"][3], "hidden": hidden} for hidden in ((4,), (5,), (4,))]
+    )
+    assert [record.configuration["hidden"] for record in found] == [[4], [5], [4]]
+    assert {record.together for record in found} == {1}
+    assert found[0] is found[2]
+    apart = experiments.run_together(experiments.two_tasks, [TINY["two_tasks"][0], TINY["two_tasks"][2]])
+    assert {record.together for record in apart} == {1}
+
+
+def test_what_is_left_open_is_taken_from_the_size_of_the_machine(tasks, monkeypatch):
+    sizes = MARKED["permuted_tasks"].sizes
+    assert set(sizes) == {"cpu", "embedded", "cuda"}
+    real = tuple(replace(task, embedded=False) for task in tasks)
+    for pair, device, kind in ((tasks, "cpu", "embedded"), (real, "cpu", "cpu"), (real, "cuda", "cuda"), (tasks, "cuda", "embedded")):
+        monkeypatch.setattr(experiments, "device", lambda device=device: torch.device(device))
+        configuration, _ = experiments._filled(MARKED["permuted_tasks"], pair, {"method": "ewc"})
+        assert {name: configuration[name] for name in sizes[kind]} == sizes[kind]

@@ -318,6 +318,38 @@ def test_a_weight_without_a_gradient_earns_nothing():
         assert (importance["heads.b.weight"] == 0).all()
 
 
+def test_a_weight_that_moves_without_a_gradient_earns_nothing_by_it():
+    model = Two()
+    guard = SynapticIntelligence(model)
+    model.loss(GOALS[0]).backward()
+    guard.observe()
+    model.theta.grad = None
+    guard.observe()  # a step of another head
+    with torch.no_grad():
+        model.theta += 1
+    guard.consolidate()
+    assert (guard.parabola()[1]["theta"] == 0).all()
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_a_gradient_changed_in_place_after_it_was_seen_is_not_changed_here(observed):
+    found = []
+    for spoil in (False, True):
+        model = Two()
+        guard = SynapticIntelligence(model)
+        model.loss(GOALS[0]).backward()
+        if observed:
+            guard.observe()
+        step = 0.1 * model.theta.grad
+        if spoil:
+            model.theta.grad.mul_(100)
+        with torch.no_grad():
+            model.theta -= step
+        guard.consolidate()
+        found.append(guard.parabola()[1]["theta"])
+    assert torch.equal(*found)
+
+
 def test_weights_that_were_loaded_before_training_are_where_the_path_starts():
     model = network()
     guard = SynapticIntelligence(model)

@@ -1,0 +1,179 @@
+"""The papers' protocols: which runs they are, and their records, which are kept in the repository.
+
+`python -m ewc.paper` (`make paper`) trains what has no record yet, one run after another, and writes a file for each; it can
+be stopped and started again. The pages show these records beside the build's own, labelled with where and when they were made.
+
+A strength is chosen among a few on held-out training images, by a run for each, and these runs are records too.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from ewc import page, sequences
+from ewc.experiments import Record
+from ewc.tasks import mnist
+from ewc.training import device
+
+SEEDS = (0, 1, 2)
+
+# van de Ven and Tolias (2019): ten permutations, 2 × 1000 units, 5,000 steps of Adam on 128 images a task.
+PERMUTED = {
+    "count": 10,
+    "hidden": (1000, 1000),
+    "steps": 5000,
+    "optimizer": "adam",
+    "learning_rate": 1e-4,
+    "schedule": "constant",
+    "precision": "medium",
+}
+# The same network and number of steps, with a descent of our choice; and that with one thing left out.
+OURS = {**PERMUTED, "optimizer": "sgd", "learning_rate": 0.05, "schedule": "linear"}
+# van de Ven and Tolias (2019): two classes a task, 2 × 400 units, 2,000 steps of Adam on 128 images.
+SPLIT = {"hidden": (400, 400), "steps": 2000, "optimizer": "adam", "learning_rate": 1e-3, "schedule": "constant"}
+
+
+def protocols() -> Iterable[tuple[Callable, dict]]:
+    """All runs, each an experiment and its configuration with the seed, the most wanted first.
+
+    Where a strength is to be chosen, the runs that choose it come before those that use it.
+    """
+    permuted = sequences.permuted_tasks
+    for own in ({"method": "ewc", "anchors": "separate"}, {"method": "ewc"}):
+        yield from _tuned(permuted, {**PERMUTED, **own}, (30.0, 100.0, 300.0))
+    for own in ({"method": "plain"}, {"method": "joint"}):
+        for seed in SEEDS:
+            yield permuted, {**PERMUTED, **own, "seed": seed}
+
+
+def _tuned(experiment, run, strengths, seeds=SEEDS):
+    """First the runs on held-out images, with each of the strengths; then one for each seed, with the best of them."""
+    for strength in strengths:
+        yield experiment, {**run, "strength": strength, "tuning": True, "seed": 0}
+    searched = [
+        record for record in records(experiment, **run, tuning=True, seed=0) if record.configuration["strength"] in strengths
+    ]
+    if len(searched) == len(strengths):
+        best = max(searched, key=lambda record: record.matrix.average()).configuration["strength"]
+        for seed in seeds:
+            yield experiment, {**run, "strength": best, "seed": seed}
+
+
+def folder() -> Path:
+    """Where the records are kept: book/records of the book."""
+    return Path(__file__).resolve().parents[2] / "book" / "records"
+
+
+def records(experiment: Callable | None = None, **conditions) -> list[Record]:
+    """The records in the repository of this experiment whose seed and configuration have these values, by seed."""
+    found = []
+    for path in sorted(folder().glob("*.json")):
+        kept = json.loads(path.read_text("utf8"))
+        kept.pop("checksum")
+        if experiment is not None and kept["name"] != _name(experiment):
+            continue
+        values = {**kept["configuration"], "seed": kept["seed"]}
+        if all(values.get(name) == json.loads(json.dumps(value)) for name, value in conditions.items()):
+            found.append(Record(**kept, tensors={}))
+    found.sort(key=lambda record: record.seed)
+    for record in found:
+        page.run(vars(record))
+    return found
+
+
+def complete(experiment: Callable, run: dict) -> tuple[dict, int]:
+    """The whole configuration of a run, and its seed. What it leaves open has the experiment's default, not the machine's size."""
+    run = {name: value for name, value in run.items() if name != "seed"} | {"seed": run.get("seed", 0)}
+    filled = inspect.signature(experiment).bind(None, **run)
+    filled.apply_defaults()
+    configuration = {name: value for name, value in filled.arguments.items() if name not in ("tasks", "seed")}
+    return json.loads(json.dumps(configuration)), run["seed"]
+
+
+def key_of(experiment: Callable, configuration: dict, seed: int, checksum: str) -> str:
+    """The key of a record, 16 hexadecimal digits: experiment, seed, data, and what in the configuration is not the default.
+
+    So an argument that an experiment is given later does not unmake the records from before.
+    """
+    defaults, _ = complete(experiment, {name: None for name in _required(experiment)})
+    chosen = {name: value for name, value in configuration.items() if name not in defaults or value != defaults[name]}
+    covered = {"experiment": experiment.__name__, "configuration": chosen, "seed": seed, "data": checksum}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def make(runs: Iterable[tuple[Callable, dict]], *, say: Callable[[str], None] = print) -> None:
+    """Train the runs that have no record yet, and write theirs, each whole or not at all."""
+    data = mnist()
+    folder().mkdir(exist_ok=True)
+    for experiment, run in runs:
+        configuration, seed = complete(experiment, run)
+        key = key_of(experiment, configuration, seed, data.checksum)
+        path = folder() / f"{_name(experiment).replace(' ', '-')}-{configuration['method']}-{key}.json"
+        if path.exists():
+            continue
+        told = ", ".join(
+            str(value) if name == "method" else f"{name} {value}" for name, value in run.items() if name not in ("precision",)
+        )
+        say(f"{_name(experiment)}: {told} …")
+        started = time.perf_counter()
+        result, _ = experiment([data.to(device())], seed=seed, **configuration)
+        seconds, threads = time.perf_counter() - started, torch.get_num_threads()
+        kept = {
+            "key": key,
+            "name": _name(experiment),
+            "configuration": configuration,
+            "seed": seed,
+            "device": torch.cuda.get_device_name()
+            if device().type == "cuda"
+            else f"CPU ({platform.machine()}), {threads} thread{'s' * (threads > 1)}",
+            "data": data.name,
+            "checksum": data.checksum,
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "seconds": seconds,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "result": result,
+        }
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(_json(kept), "utf8")
+        os.replace(unfinished, path)
+        say(f"   {100 * sum(result['matrix'][-1]) / len(result['matrix']):.2f} % in {seconds:.0f} s: {path.name}")
+    say(f"Every run has its record in {folder()}")
+
+
+def _name(experiment):
+    return experiment.__name__.replace("_", " ")
+
+
+def _required(experiment):
+    parameters = inspect.signature(experiment).parameters.values()
+    return [each.name for each in parameters if each.default is each.empty and each.name != "tasks"]
+
+
+def _json(value):
+    """JSON that a person can read and a difference can show: numbers to six digits, an innermost list on one line."""
+    rounded = json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6))
+    return _lines(rounded) + "\n"
+
+
+def _lines(value, indent=""):
+    inside = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(value, dict | list) or not any(isinstance(each, dict | list) for each in inside):
+        return json.dumps(value, ensure_ascii=False)
+    deeper = indent + " "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(name)}: {_lines(each, deeper)}" for name, each in value.items()]
+        return "{\n" + ",\n".join(deeper + part for part in parts) + "\n" + indent + "}"
+    return "[\n" + ",\n".join(deeper + _lines(each, deeper) for each in value) + "\n" + indent + "]"
+
+
+if __name__ == "__main__":
+    make(protocols(), say=lambda text: print(text, file=sys.stderr, flush=True))

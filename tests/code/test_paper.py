@@ -1,0 +1,140 @@
+"""The records of the papers' protocols: each is what its configuration says, and what is there is not trained again."""
+
+import importlib
+import json
+import math
+
+import pytest
+import torch
+from ewc import paper, sequences
+from ewc.experiments import Record
+from test_experiments import MARKED, TINY, images
+
+KEPT = sorted(paper.folder().glob("*.json"))
+
+
+def read(path):
+    return json.loads(path.read_text("utf8"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_record_in_the_repository_stands_under_the_key_of_its_configuration(path):
+    kept = read(path)
+    experiment = MARKED[kept["name"].replace(" ", "_")]
+    assert kept["key"] == paper.key_of(experiment, kept["configuration"], kept["seed"], kept["checksum"])
+    assert path.stem.endswith(kept["key"])
+    # Nor has a default changed since: what the record does not say otherwise means today what it meant then.
+    today, _ = paper.complete(experiment, {**kept["configuration"], "seed": kept["seed"]})
+    assert {name: today[name] for name in kept["configuration"]} == kept["configuration"]
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_record_in_the_repository_is_whole(path):
+    kept = read(path)
+    matrix = Record(**{name: value for name, value in kept.items() if name != "checksum"}, tensors={}).matrix
+    assert len(matrix.values) > 1
+    assert kept["seconds"] > 1
+    assert math.isfinite(kept["seconds"])
+    assert kept["device"]
+    assert kept["versions"]["torch"]
+    assert kept["finished"].startswith("20")
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path):
+    """An empty folder for records, and a tiny data set in the place of MNIST."""
+    monkeypatch.setattr(paper, "folder", lambda: tmp_path)
+    monkeypatch.setattr(paper, "mnist", lambda: images("tiny", 0))
+    monkeypatch.setattr(paper, "device", lambda: torch.device("cpu"))
+    return tmp_path
+
+
+def run(method="ewc", **changes):
+    tiny = {"count": 2, "hidden": (4,), "steps": 3, "strength": 1.0, "method": method, "seed": 0}
+    return sequences.permuted_tasks, {**tiny, **changes}
+
+
+def test_each_run_gets_a_file_and_none_is_trained_twice(place, monkeypatch):
+    said = []
+    paper.make([run("plain"), run("ewc"), run("ewc", seed=1)], say=said.append)
+    files = {path: path.read_bytes() for path in place.iterdir()}
+    assert len(files) == 3
+    monkeypatch.setattr(sequences, "_learned", None)
+    paper.make([run("plain"), run("ewc", seed=1)], say=said.append)
+    assert {path: path.read_bytes() for path in place.iterdir()} == files
+
+
+def test_records_are_found_by_what_they_were(place):
+    paper.make([run("plain", seed=1), run("plain"), run("ewc")], say=lambda _: None)
+    assert [record.seed for record in paper.records(sequences.permuted_tasks, method="plain", hidden=(4,))] == [0, 1]
+    assert [record.configuration["method"] for record in paper.records(seed=0)].count("ewc") == 1
+    assert paper.records(sequences.split_tasks) == []
+    assert paper.records(method="plain", steps=4) == []
+
+
+def test_the_record_is_what_the_run_gave(place):
+    paper.make([run()], say=lambda _: None)
+    (record,) = paper.records()
+    experiment, given = run()
+    configuration, seed = paper.complete(experiment, given)
+    result, _ = experiment([images("tiny", 0)], seed=seed, **configuration)
+    assert record.configuration == configuration
+    assert record.result["matrix"] == [[pytest.approx(value, abs=1e-6) for value in row] for row in result["matrix"]]
+
+
+@pytest.mark.parametrize("change", [{"steps": 4}, {"seed": 1}, {"strength": 2.0}, {"method": "l2"}, {"hidden": (5,)}])
+def test_the_key_changes_with_what_is_run(change):
+    keys = []
+    for experiment, given in (run(), run(**change)):
+        keys.append(paper.key_of(experiment, *paper.complete(experiment, given), "data"))
+    assert keys[0] != keys[1]
+    experiment, given = run()
+    assert paper.key_of(experiment, *paper.complete(experiment, given), "other data") != keys[0]
+
+
+def test_an_argument_that_comes_later_does_not_unmake_the_records():
+    def before(tasks, *, method, steps=3, seed=0): ...
+
+    def later(tasks, *, method, steps=3, width=7, seed=0): ...
+
+    later.__name__ = "before"
+    given = {"method": "ewc", "steps": 5}
+    key = paper.key_of(before, *paper.complete(before, given), "data")
+    assert paper.key_of(later, *paper.complete(later, given), "data") == key
+    assert paper.key_of(later, *paper.complete(later, {**given, "width": 8}), "data") != key
+
+
+def test_a_strength_is_the_best_of_its_search_on_held_out_images(place):
+    experiment, given = run()
+    given.pop("strength"), given.pop("seed")
+    strengths = (0.0, 1.0, 1e6)
+    asked = list(paper._tuned(experiment, given, strengths, seeds=(0, 1)))
+    assert len(asked) == 3  # nothing more can be said before the search
+    paper.make(asked, say=lambda _: None)
+    searched = {r.configuration["strength"]: r.matrix.average() for r in paper.records(tuning=True)}
+    assert searched.keys() == set(strengths)
+    final = list(paper._tuned(experiment, given, strengths, seeds=(0, 1)))[3:]
+    assert [r["seed"] for _, r in final] == [0, 1]
+    assert {searched[r["strength"]] for _, r in final} == {max(searched.values())}
+    assert not any(r.get("tuning") for _, r in final)
+
+
+def test_a_record_half_written_is_not_one(place, monkeypatch):
+    monkeypatch.setattr(paper.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        paper.make([run()], say=lambda _: None)
+    assert paper.records() == []
+
+
+def test_the_file_reads_back_as_what_was_written():
+    value = {"a": [1.23456789, 2], "b": {"c": [[1, 2], [3, 4]], "d": None}, "e": [], "f": "é", "g": [{"x": 1, "y": [1]}]}
+    assert json.loads(paper._json(value)) == {**value, "a": [1.234568, 2]}
+
+
+def test_every_protocol_can_be_completed():
+    for experiment, given in paper.protocols():
+        configuration, _ = paper.complete(experiment, given)
+        assert configuration["steps"]
+        assert configuration["hidden"]
+        assert TINY[experiment.__name__]
+    assert importlib.util.find_spec("ewc.paper")
