@@ -78,7 +78,7 @@ def test_a_border_is_black_and_moves_with_the_image(base):
     wide = tasks.padded(base, 2)
     assert wide.train_inputs.shape == (60, 1, 32, 32)
     assert torch.equal(wide.train_inputs[:, :, 2:-2, 2:-2], base.train_inputs)
-    assert torch.equal(wide.test_inputs.flatten(1).norm(dim=1), base.test_inputs.flatten(1).norm(dim=1))
+    assert (wide.test_inputs != 0).sum() == (base.test_inputs != 0).sum()
     moved = tasks.permuted(wide, 2)[1]
     assert moved.train_inputs.shape == (60, 1, 32, 32)
     assert torch.equal(moved.train_inputs.flatten(1).sort(1).values, wide.train_inputs.flatten(1).sort(1).values)
