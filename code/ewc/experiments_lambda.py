@@ -14,7 +14,7 @@ from ewc.experiments import depends_on
 from ewc.models import mlp
 from ewc.penalties import EWC
 from ewc.steps import Capped, Proximal
-from ewc.tasks import joint, permuted
+from ewc.tasks import held_out, joint, permuted
 from ewc.together import diverged, fit_together
 from ewc.training import accuracy
 
@@ -118,12 +118,14 @@ def permutations(
     learning_rate: float = 0.05,
     momentum: float = 0.9,
     fisher_examples: int = 2000,
+    tuning: bool = False,
     seed: int = 0,
 ):
     """Learn `count` permutations of the first task one after another with EWC of this strength and merged anchors.
 
     Args:
         way: as in `second_task`; ``"joint"`` sees all permutations at once, in as many steps as the others take together.
+        tuning: test on held-out training images, and train without them.
 
     Keeps the accuracies on all of them at the end, and whether the run diverged; for the first seed the last weights.
     """
@@ -134,7 +136,8 @@ def permutations(
 def _permutations(tasks, runs):
     shared, found = runs[0], [None] * len(runs)
     options = {name: shared[name] for name in ("batch_size", "learning_rate", "momentum")} | {"schedule": "linear"}
-    orders = {run["seed"]: permuted(tasks[0], shared["count"], run["seed"]) for run in runs}
+    base = held_out(tasks[0]) if shared["tuning"] else tasks[0]
+    orders = {run["seed"]: permuted(base, shared["count"], run["seed"]) for run in runs}
     both, guarded = _apart(runs)
     models = dict(zip([*both, *guarded], _fresh(tasks[0], [runs[place] for place in (*both, *guarded)]), strict=True))
     if both:
@@ -149,7 +152,7 @@ def _permutations(tasks, runs):
     penalties = {
         place: _stepped(EWC(models[place], runs[place]["strength"], anchors="merged"), runs[place]) for place in guarded
     }
-    examples = torch.linspace(0, len(tasks[0].train_targets) - 1, shared["fisher_examples"]).long()
+    examples = torch.linspace(0, len(base.train_targets) - 1, shared["fisher_examples"]).long()
     for number in range(shared["count"] if guarded else 0):
         now = [orders[runs[place]["seed"]][number] for place in guarded]
         with _meant_to_diverge():

@@ -17,6 +17,7 @@ from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.penalties import _add_gradient, _largest_curvature, _Quadratic
+from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
 from torch import nn
 from torch.nn.utils import parameters_to_vector
@@ -483,6 +484,28 @@ def test_eq_step_bound(equation):
     stays, weaker = (float(number) for number in re.findall(r"below ([\d.e+-]+\d)", str(caught[1.001][0].message))[-2:])
     same(stays, longest, tolerance=0.01)
     same(weaker, guard.strength / 1.001, tolerance=0.01)
+
+
+# ---- Choosing λ ----
+
+
+@bound("eq-capped", capped)
+def test_eq_capped(equation):
+    stiffness, names = positive(7), {r"\min": min, r"\kappa": 0.7, r"\eta": 0.9}
+    wanted = [equation.side(1, {**names, "c": stiffness, "i": place}) for place in range(1, 8)]
+    assert 0 < sum(float(value) == 0.7 / 0.9 for value in wanted) < 7  # some are capped and some are not
+    same(capped({"c": stiffness}, 0.9, 0.7)["c"], torch.stack([torch.as_tensor(value) for value in wanted]))
+
+
+@bound("eq-proximal-step", proximal_step)
+def test_eq_proximal_step(equation):
+    model = nn.Linear(5, 1, bias=False)
+    names = {r"\tilde\theta": normal(5), r"\theta^*": normal(5, seed=1), "c": positive(5, seed=2), r"\eta": 0.3}
+    with torch.no_grad():
+        model.weight.copy_(names[r"\tilde\theta"][None])
+    proximal_step(model, {"weight": names[r"\theta^*"][None]}, {"weight": names["c"][None]}, 0.3)
+    wanted = torch.stack([torch.as_tensor(equation.side(1, {**names, "i": place})) for place in range(1, 6)])
+    same(model.weight.detach(), wanted)
 
 
 # ---- The bindings themselves ----
