@@ -98,7 +98,7 @@ def front(sweeps: dict[str, tuple[Accuracies, Tensor]], labelled: dict[str, dict
     said = " ".join(
         f"{title}, {axes_of[title][0]} and then {axes_of[title][1]}: "
         + "; ".join(f"λ = {_name(strength)} {old:.0%} and {new:.0%}" for strength, (old, new) in sorted(points.items()))
-        + f"; joint training {corner[0]:.0%} and {corner[1]:.0%}, to the upper right of all."
+        + f"; joint training {corner[0]:.0%} and {corner[1]:.0%}."
         for title, (points, corner) in ends.items()
     )
     return draw(f"Accuracy on the newest task against accuracy on the old, a point for each λ, means over runs. {said}", *map(of, sweeps))
