@@ -179,6 +179,8 @@ MAY_IMPORT = {
     "experiments": {*LEARNING, "replay", "training", "page"},
     "sequences": {*LEARNING, "replay", "importance", "kronecker", "distillation", "training", "together", "experiments"},
     "paper": {"tasks", "training", "page", "experiments", "sequences"},
+    "tuning": {"experiments"},
+    "experiments_family": {"fisher", "importance", "models", "tasks", "training", "together", "experiments", "sequences"},
     "figures": {"metrics"},
     "frames": {"figures"},
     "figures_bayes": {"metrics", "figures", "frames"},
@@ -186,6 +188,7 @@ MAY_IMPORT = {
     "figures_fixes": {"figures"},
     "figures_loss": {"figures"},
     "figures_curvature": {"figures"},
+    "figures_family": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -196,6 +199,8 @@ MAY_USE = {
     "experiments": {"torch", "safetensors"},
     "sequences": {"torch"},
     "paper": {"torch"},
+    "tuning": set(),
+    "experiments_family": {"torch"},
     "figures": {"torch", "numpy", "matplotlib"},
     "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},
@@ -203,6 +208,7 @@ MAY_USE = {
     "figures_fixes": {"torch", "numpy", "matplotlib"},
     "figures_loss": {"torch", "numpy", "matplotlib"},
     "figures_curvature": {"torch", "numpy", "matplotlib"},
+    "figures_family": {"torch"},
 }
 
 
