@@ -123,7 +123,8 @@ def against_fisher(levels: Tensor, means: dict[str, Tensor], slopes: dict[str, f
         levels: (runs, bins), the mean Fisher in a bin; means: of each importance, (runs, bins).
         slopes: of each, on the logarithmic axes.
     """
-    colours = {name: colour for name, colour in zip(means, (ORANGE, GREEN), strict=True)}
+    lower, _ = means
+    colours = dict(zip(means, (ORANGE, GREEN), strict=True))
 
     def panel(axes):
         x = levels.mean(0)
@@ -131,8 +132,8 @@ def against_fisher(levels: Tensor, means: dict[str, Tensor], slopes: dict[str, f
             share = values / values[:, -1:]
             axes.plot(x, share.mean(0), color=colours[name], marker="o", ms=3)
             axes.annotate(f"{name}, slope {slopes[name]:.2f}", (x[len(x) // 2], share.mean(0)[len(x) // 2]),
-                          (8, -14) if name == list(means)[0] else (-8, 10), textcoords="offset points", color=colours[name],
-                          ha="left" if name == list(means)[0] else "right", annotation_clip=False)  # fmt: skip
+                          (8, -14) if name == lower else (-8, 10), textcoords="offset points", color=colours[name],
+                          ha="left" if name == lower else "right", annotation_clip=False)  # fmt: skip
         for power, word in ((0.5, "square root"), (1.0, "proportional")):
             axes.plot(x, (x / x[-1]) ** power, color=GREY, lw=1, ls=":")
             axes.annotate(word, (x[1], (x[1] / x[-1]) ** power), (4, -9), textcoords="offset points", color=GREY, fontsize=8.5)
@@ -194,3 +195,42 @@ def _size(amount):
         if amount >= unit:
             return f"{amount / unit:.3g} {name}"
     return f"{amount:g} B"
+
+
+def protocols(rows: dict[str, dict[str, Sequence[float]]]) -> Picture:
+    """The papers' protocols: for each its runs as dots, and how many seeds there are; the mean where there are several."""
+
+    def of(title, board):
+        order = sorted(board, key=lambda name: fmean(board[name]))
+
+        def panel(axes):
+            for row, name in enumerate(order):
+                axes.axhline(row, color=GREY, lw=0.4, alpha=0.4)
+                axes.plot(board[name], [row] * len(board[name]), color=BLUE, marker="o", ms=5, ls="", alpha=0.7)
+                axes.annotate(f"{100 * fmean(board[name]):.2f} ({len(board[name])})", (1, row), (4, 0), xycoords=("axes fraction", "data"),
+                              textcoords="offset points", va="center", fontsize=8.5, annotation_clip=False)  # fmt: skip
+            axes.set_yticks(range(len(order)), order, fontsize=8.5)
+            axes.set_ylim(-0.6, len(order) - 0.4)
+            axes.spines["left"].set_visible(False)
+            axes.tick_params(axis="y", length=0)
+            axes.set_title(title, loc="right")
+            axes.set_xlabel("accuracy at the end; mean (seeds)")
+            _percent(axes, "x")
+
+        return panel
+
+    said = " ".join(
+        f"{title}: "
+        + ", ".join(
+            f"{name} {100 * fmean(values):.2f} % ({len(values)} seed{'s' * (len(values) > 1)})"
+            for name, values in sorted(board.items(), key=lambda each: -fmean(each[1]))
+        )
+        + "."
+        for title, board in rows.items()
+    )
+    most = max(len(board) for board in rows.values())
+    return draw(
+        f"Mean accuracy over all tasks after the last one, runs of the papers' size, a dot a seed. {said}",
+        *(of(title, board) for title, board in rows.items()),
+        size=(5.4, 1.3 + 0.27 * most),
+    )

@@ -52,7 +52,10 @@ def test_a_grid_has_as_many_values_as_asked_for_around_its_centre():
     assert tuning.grid(30) == (3.0, 9.0, 30.0, 90.0, 300.0)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [((0.0,), "centre is"), ((-1.0,), "centre is"), ((1.0, 4), "count is"), ((1.0, 0), "count is")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0.0,), "centre is"), ((-1.0,), "centre is"), ((1.0, 4), "count is"), ((1.0, 0), "count is")],
+)
 def test_a_grid_that_cannot_be_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         tuning.grid(*arguments)
@@ -76,7 +79,7 @@ def test_the_best_of_the_search_and_no_other_meets_the_test_images(asked):
     assert found["inside"].chosen == 3.0 == found["inside"].values[found["inside"].found.index(max(found["inside"].found))]
     assert [run["strength"] for run in finals if run["method"] == "ewc"] == [3.0] * 3
     assert sorted(run["seed"] for run in finals if run["method"] == "plain") == [0, 1, 2]
-    assert "strength" not in [run for run in finals if run["method"] == "plain"][0]
+    assert "strength" not in next(run for run in finals if run["method"] == "plain")
     assert [record.run["method"] for record in found["outside"].records] == ["l2"] * 3
 
 
@@ -95,7 +98,10 @@ def test_several_search_seeds_count_by_their_mean():
     assert found.found == pytest.approx((0.5, 0.6)) and found.chosen == 2.0
 
 
-@pytest.mark.parametrize(("rival", "shared", "message"), [({"strength": 1.0}, {}, "strength"), ({}, {"tuning": True}, "tuning"), ({}, {"seed": 1}, "seed")])
+@pytest.mark.parametrize(
+    ("rival", "shared", "message"),
+    [({"strength": 1.0}, {}, "strength"), ({}, {"tuning": True}, "tuning"), ({}, {"seed": 1}, "seed")],
+)
 def test_what_the_search_sets_may_not_be_set_by_others(asked, rival, shared, message):
     with pytest.raises(ValueError, match=message):
         tuning.tuned(None, {"one": ({"method": "l2", **rival}, 1.0)}, **shared)
