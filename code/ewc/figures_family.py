@@ -7,10 +7,19 @@ from statistics import fmean, stdev
 import torch
 from torch import Tensor
 
-from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, Picture, _percent, draw
+from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, Picture, draw
 
 # What a method keeps of the old tasks decides its colour and its mark.
 KEEPS = {"nothing": (GREY, "X"), "weights": (BLUE, "o"), "answers": (PURPLE, "D"), "images": (ORANGE, "s")}
+
+
+def _percent(axes, which):
+    """Ticks at whole or half steps, and as many decimals as they need."""
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(1))
 
 
 def _spread(values):
@@ -38,7 +47,7 @@ def standings(boards: dict[str, dict[str, Sequence[float]]], keeps: dict[str, st
                 label.set_color(KEEPS[keeps[name]][0])
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="y", length=0)
-            axes.set_xlabel("mean accuracy over all tasks, at the end")
+            axes.set_xlabel("mean accuracy at the end")
             _percent(axes, "x")
             if len(boards) > 1:
                 axes.set_title(title)
@@ -156,6 +165,8 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
     """Accuracy against what is carried from task to task, in bytes on a logarithmic axis; what carries nothing stands at the left edge."""
     carried = {name: amount for name, amount in bytes_of.items() if amount}
     left = min(carried.values()) / 4
+    means = [fmean(values) for values in accuracies.values()]
+    line = 0.055 * (max(means) - min(means))  # the height of a name, in the units of the axis
 
     def panel(axes):
         placed = []
@@ -165,19 +176,20 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
             axes.errorbar(x, y, yerr=_spread(accuracies[name]), color=colour, marker=mark, ms=6, capsize=2, lw=1.2)
             # A name goes to the right of its mark; lower, where another stands close.
             shift = 0.0
-            while any(abs(torch.tensor(x / other).log10()) < 0.75 and abs(y + shift - height) < 0.017 for other, height in placed):
-                shift -= 0.004
+            while any(abs(torch.tensor(x / other).log10()) < 0.75 and abs(y + shift - height) < line for other, height in placed):
+                shift -= line / 10
             placed.append((x, y + shift))
-            axes.annotate(name, (x, y + shift), (7, 0), textcoords="offset points", va="center", color=colour, fontsize=9,
+            far = {"arrowstyle": "-", "color": colour, "lw": 0.6} if shift < -line else None
+            axes.annotate(name, (x, y), (1.22 * x, y + shift), va="center", color=colour, fontsize=9, arrowprops=far,
                           bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlim(left / 1.5, max(carried.values()) * 6)
-        ticks = [amount for amount in (1e5, 1e6, 1e7, 1e8, 1e9) if left < amount < 6 * max(carried.values())]
+        ticks = [amount for amount in (1e5, 1e6, 1e7, 1e8, 1e9) if 3 * left < amount < 6 * max(carried.values())]
         axes.set_xticks([left, *ticks], ["0", *(_size(tick) for tick in ticks)])
         axes.minorticks_off()
         axes.set_xlabel("carried from task to task")
         axes.set_ylabel("mean accuracy at the end")
-        _percent(axes)
+        _percent(axes, "y")
 
     said = ", ".join(
         f"{name} {_size(bytes_of[name]) if bytes_of[name] else 'nothing'} and {fmean(values):.1%}"

@@ -208,7 +208,7 @@ MAY_USE = {
     "figures_fixes": {"torch", "numpy", "matplotlib"},
     "figures_loss": {"torch", "numpy", "matplotlib"},
     "figures_curvature": {"torch", "numpy", "matplotlib"},
-    "figures_family": {"torch"},
+    "figures_family": {"torch", "matplotlib"},
 }
 
 
