@@ -57,6 +57,11 @@ assert abs(metrics.fisher_overlap(ones, ones) - 1) < 1e-12
     "conjugate": """
 assert conjugate.learn_coin(1, 1, torch.tensor([1, 0, 1])) == (3, 2)
 """,
+    "anchors": """
+task = torch.ones(1, 1)
+ends = anchors.learn_gaussians(torch.tensor([[0.0], [2.0], [4.0]]), torch.stack([task] * 3), anchors="separate")
+assert torch.allclose(ends.flatten(), torch.tensor([0.0, 1.0, 5 / 3])), ends
+""",
     "grid": """
 axis = torch.linspace(-1, 1, 21)
 assert abs(float(grid.Grid(axis).values(lambda theta: theta.sum() ** 2)[0]) - 1) < 1e-6
@@ -116,6 +121,7 @@ def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, 
 
 ALONE = {
     *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"),
+    "anchors",
     *("importance", "kronecker", "distillation"),
 }
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
@@ -123,6 +129,7 @@ MAY_IMPORT = {
     "fisher": set(),
     "laplace": set(),
     "conjugate": set(),
+    "anchors": set(),
     "grid": set(),
     "penalties": {"fisher"},
     "metrics": set(),
@@ -139,6 +146,7 @@ MAY_IMPORT = {
     "together": LEARNING | {"training"},
     "experiments": {*LEARNING, "replay", "training", "page"},
     "sequences": {*LEARNING, "replay", "importance", "kronecker", "distillation", "training", "together", "experiments"},
+    "experiments_many": {*LEARNING, "together", "experiments"},
     "paper": {"tasks", "training", "page", "experiments", "sequences"},
     "figures": {"metrics"},
     "frames": {"figures"},
@@ -147,6 +155,7 @@ MAY_IMPORT = {
     "figures_fixes": {"figures"},
     "figures_loss": {"figures"},
     "figures_curvature": {"figures"},
+    "figures_many": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -156,6 +165,7 @@ MAY_USE = {
     "together": {"torch", "tqdm"},
     "experiments": {"torch", "safetensors"},
     "sequences": {"torch"},
+    "experiments_many": {"torch"},
     "paper": {"torch"},
     "figures": {"torch", "numpy", "matplotlib"},
     "frames": set(),
@@ -164,6 +174,7 @@ MAY_USE = {
     "figures_fixes": {"torch", "numpy", "matplotlib"},
     "figures_loss": {"torch", "numpy", "matplotlib"},
     "figures_curvature": {"torch", "numpy", "matplotlib"},
+    "figures_many": {"torch", "numpy", "matplotlib"},
 }
 
 

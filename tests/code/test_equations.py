@@ -11,12 +11,13 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
+from ewc.anchors import learn_gaussians, shares
 from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.fisher import _add_linear, _labels_and_scores
 from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
-from ewc.penalties import _add_gradient, _largest_curvature, _Quadratic
+from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
 from ewc.training import warn_of_divergence
 from torch import nn
 from torch.nn.utils import parameters_to_vector
@@ -483,6 +484,67 @@ def test_eq_step_bound(equation):
     stays, weaker = (float(number) for number in re.findall(r"below ([\d.e+-]+\d)", str(caught[1.001][0].message))[-2:])
     same(stays, longest, tolerance=0.01)
     same(weaker, guard.strength / 1.001, tolerance=0.01)
+
+
+# ---- Many tasks ----
+
+
+def lessons(anchors):
+    """What the two equations of a lesson speak of, for three tasks of two weights."""
+    optima, precisions = normal(3, 2), torch.stack([definite(2, seed) for seed in (1, 2, 3)])
+    ends = learn_gaussians(optima, precisions, anchors=anchors)
+    return ends, {r"\Lambda": precisions, "m": optima, r"\theta": ends}
+
+
+@bound("eq-separate-lesson", learn_gaussians)
+def test_eq_separate_lesson(equation):
+    ends, names = lessons("separate")
+    for t in (2, 3):
+        stiffness = sum(names[r"\Lambda"][:t])
+        same(equation.side(0, names | {"t": t}), stiffness @ ends[t - 1])
+        same(ends[t - 1], torch.linalg.solve(stiffness, equation.side(1, names | {"t": t}).squeeze()))
+
+
+@bound("eq-merged-lesson", learn_gaussians)
+def test_eq_merged_lesson(equation):
+    ends, names = lessons("merged")
+    for t in (2, 3):
+        stiffness = sum(names[r"\Lambda"][:t])
+        same(equation.side(0, names | {"t": t}), stiffness @ ends[t - 1])
+        same(ends[t - 1], torch.linalg.solve(stiffness, equation.side(1, names | {"t": t}).squeeze()))
+    same(learn_gaussians(names["m"], names[r"\Lambda"], anchors="separate")[:2], ends[:2])
+
+
+@bound("eq-faded-shares", shares)
+def test_eq_faded_shares(equation):
+    precisions = torch.stack([definite(2, seed) for seed in range(4)])
+    found = shares(precisions, decay=0.6)
+    for t in (1, 2, 4):
+        same(found[t - 1], equation.side(1, {r"\Lambda": precisions, r"\gamma": 0.6, "T": 4, "t": t}))
+
+
+@bound("eq-common-anchor", _parabola)
+def test_eq_common_anchor(equation):
+    terms = [({"w": normal(4, seed=seed)}, {"w": positive(4, seed=seed)}) for seed in (1, 2, 3)]
+    # Where no task minds, the latest anchor, to the last bit.
+    for (anchor, importance), there in zip(terms, (0.3, 1e17, 0.1), strict=True):
+        anchor["w"][3], importance["w"][3] = there, 0
+    minimum, curvature = _parabola(2.0, terms)
+    theta, F = (torch.stack([term[part]["w"] for term in terms]) for part in (0, 1))
+    for i in (0, 1, 2):
+        same(minimum["w"][i], equation.side(1, {"F": F[:, i], r"\theta": theta[:, i]}, t=3))
+        same(curvature["w"][i], 2 * F[:, i].sum())
+    assert minimum["w"][3] == 0.1
+    assert curvature["w"][3] == 0
+
+
+@bound("eq-overlap-norm", fisher_overlap)
+def test_eq_overlap_norm(equation):
+    first, second = positive(6), positive(6, seed=1)
+    found = fisher_overlap({"a": first[:2], "b": first[2:]}, {"a": second[:2], "b": second[2:]})
+    names = {r"\hat F": first / first.sum(), r"\hat G": second / second.sum()}
+    for side in (0, 1):
+        same(found, equation.side(side, names, i=6))
 
 
 # ---- The bindings themselves ----

@@ -32,6 +32,7 @@ TINY = {
         {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
         for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
     ],
+    "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
 }
 # Every room that holds experiments: this one, and others whose name says it.
 HOLDERS = ["experiments", "sequences", *(path.stem for path in ROOMS.glob("experiments_*.py"))]
