@@ -119,6 +119,13 @@ memory = replay.Replay(model, strength=3.0, examples=1)
 memory.consolidate(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
 assert abs(float(memory.penalty()) - 3 * math.log(2)) < 1e-6
 """,
+    "steps": """
+model = torch.nn.Linear(1, 1, bias=False)
+torch.nn.init.constant_(model.weight, 3.0)
+steps.proximal_step(model, {"weight": torch.tensor([[1.0]])}, {"weight": torch.tensor([[4.0]])}, 0.25)
+assert abs(float(model.weight) - 2) < 1e-6, model.weight
+assert float(steps.capped({"weight": torch.tensor([9.0])}, 0.25)["weight"]) == 4
+""",
     "two_weights": """
 model = two_weights.TwoWeights(torch.zeros(2))
 way = two_weights.descend(model, torch.tensor([[2.0, 0.0]]), torch.tensor([1]), steps=1, learning_rate=1.0)
@@ -160,7 +167,7 @@ def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, 
 
 ALONE = {
     *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"),
-    "anchors",
+    *("anchors", "steps"),
     *("importance", "kronecker", "distillation"),
 }
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
@@ -179,6 +186,7 @@ MAY_IMPORT = {
     "models": set(),
     "likelihood": set(),
     "replay": set(),
+    "steps": set(),
     "two_weights": set(),
     "training": LEARNING,
     "page": set(),
@@ -187,6 +195,7 @@ MAY_IMPORT = {
     "sequences": {*LEARNING, "replay", "importance", "kronecker", "distillation", "training", "together", "experiments"},
     "experiments_many": {*LEARNING, "together", "experiments"},
     "paper": {"tasks", "training", "page", "experiments", "sequences"},
+    "experiments_lambda": {*LEARNING, "steps", "training", "together", "experiments"},
     "figures": {"metrics"},
     "frames": {"figures"},
     "figures_bayes": {"metrics", "figures", "frames"},
@@ -195,6 +204,7 @@ MAY_IMPORT = {
     "figures_loss": {"figures"},
     "figures_curvature": {"figures"},
     "figures_many": {"figures"},
+    "figures_lambda": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -206,6 +216,7 @@ MAY_USE = {
     "sequences": {"torch"},
     "experiments_many": {"torch"},
     "paper": {"torch"},
+    "experiments_lambda": {"torch"},
     "figures": {"torch", "numpy", "matplotlib"},
     "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},
@@ -214,6 +225,7 @@ MAY_USE = {
     "figures_loss": {"torch", "numpy", "matplotlib"},
     "figures_curvature": {"torch", "numpy", "matplotlib"},
     "figures_many": {"torch", "numpy", "matplotlib"},
+    "figures_lambda": {"torch", "numpy", "matplotlib"},
 }
 
 

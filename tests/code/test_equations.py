@@ -18,6 +18,7 @@ from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
+from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
 from torch import nn
 from torch.nn.utils import parameters_to_vector
@@ -545,6 +546,28 @@ def test_eq_overlap_norm(equation):
     names = {r"\hat F": first / first.sum(), r"\hat G": second / second.sum()}
     for side in (0, 1):
         same(found, equation.side(side, names, i=6))
+
+
+# ---- Choosing λ ----
+
+
+@bound("eq-capped", capped)
+def test_eq_capped(equation):
+    stiffness, names = positive(7), {r"\min": min, r"\kappa": 0.7, r"\eta": 0.9}
+    wanted = [equation.side(1, {**names, "c": stiffness, "i": place}) for place in range(1, 8)]
+    assert 0 < sum(float(value) == 0.7 / 0.9 for value in wanted) < 7  # some are capped and some are not
+    same(capped({"c": stiffness}, 0.9, 0.7)["c"], torch.stack([torch.as_tensor(value) for value in wanted]))
+
+
+@bound("eq-proximal-step", proximal_step)
+def test_eq_proximal_step(equation):
+    model = nn.Linear(5, 1, bias=False)
+    names = {r"\tilde\theta": normal(5), r"\theta^*": normal(5, seed=1), "c": positive(5, seed=2), r"\eta": 0.3}
+    with torch.no_grad():
+        model.weight.copy_(names[r"\tilde\theta"][None])
+    proximal_step(model, {"weight": names[r"\theta^*"][None]}, {"weight": names["c"][None]}, 0.3)
+    wanted = torch.stack([torch.as_tensor(equation.side(1, {**names, "i": place})) for place in range(1, 6)])
+    same(model.weight.detach(), wanted)
 
 
 # ---- The bindings themselves ----

@@ -33,6 +33,12 @@ TINY = {
         for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
     ],
     "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
+    "second_task": [
+        {"strength": 1.0, "way": way, "steps": 3, "hidden": (4,)} for way in ("explicit", "capped", "proximal", "joint")
+    ],
+    "permutations": [
+        {"strength": 1.0, "way": way, "count": 2, "steps": 3, "hidden": (4,)} for way in ("explicit", "proximal", "joint")
+    ],
 }
 # Every room that holds experiments: this one, and others whose name says it.
 HOLDERS = ["experiments", "sequences", *(path.stem for path in ROOMS.glob("experiments_*.py"))]
