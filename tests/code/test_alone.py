@@ -196,6 +196,8 @@ MAY_IMPORT = {
     "experiments_many": {*LEARNING, "together", "experiments"},
     "paper": {"tasks", "training", "page", "experiments", "sequences"},
     "experiments_lambda": {*LEARNING, "steps", "training", "together", "experiments"},
+    "tuning": {"experiments"},
+    "experiments_family": {"fisher", "importance", "models", "tasks", "training", "together", "experiments", "sequences"},
     "figures": {"metrics"},
     "frames": {"figures"},
     "figures_bayes": {"metrics", "figures", "frames"},
@@ -205,6 +207,7 @@ MAY_IMPORT = {
     "figures_curvature": {"figures"},
     "figures_many": {"figures"},
     "figures_lambda": {"figures"},
+    "figures_family": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -217,6 +220,8 @@ MAY_USE = {
     "experiments_many": {"torch"},
     "paper": {"torch"},
     "experiments_lambda": {"torch"},
+    "tuning": set(),
+    "experiments_family": {"torch"},
     "figures": {"torch", "numpy", "matplotlib"},
     "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},
@@ -226,6 +231,7 @@ MAY_USE = {
     "figures_curvature": {"torch", "numpy", "matplotlib"},
     "figures_many": {"torch", "numpy", "matplotlib"},
     "figures_lambda": {"torch", "numpy", "matplotlib"},
+    "figures_family": {"torch", "matplotlib"},
 }
 
 

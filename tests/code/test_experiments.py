@@ -39,6 +39,13 @@ TINY = {
     "permutations": [
         {"strength": 1.0, "way": way, "count": 2, "steps": 3, "hidden": (4,)} for way in ("explicit", "proximal", "joint")
     ],
+    "importances": [{"steps": 3, "hidden": (4,)}],
+    "costs": [
+        {
+            "methods": tuple((name, {"method": name, "memory": 5}) for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay")),
+            **{"count": 2, "hidden": (4,), "steps": 2, "repeats": 1},
+        }
+    ],
 }
 # Every room that holds experiments: this one, and others whose name says it.
 HOLDERS = ["experiments", "sequences", *(path.stem for path in ROOMS.glob("experiments_*.py"))]
