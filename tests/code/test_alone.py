@@ -96,6 +96,11 @@ assert abs(metrics.fisher_overlap(ones, ones) - 1) < 1e-12
     "conjugate": """
 assert conjugate.learn_coin(1, 1, torch.tensor([1, 0, 1])) == (3, 2)
 """,
+    "anchors": """
+task = torch.ones(1, 1)
+ends = anchors.learn_gaussians(torch.tensor([[0.0], [2.0], [4.0]]), torch.stack([task] * 3), anchors="separate")
+assert torch.allclose(ends.flatten(), torch.tensor([0.0, 1.0, 5 / 3])), ends
+""",
     "grid": """
 axis = torch.linspace(-1, 1, 21)
 assert abs(float(grid.Grid(axis).values(lambda theta: theta.sum() ** 2)[0]) - 1) < 1e-6
@@ -113,6 +118,13 @@ for parameter in model.parameters():
 memory = replay.Replay(model, strength=3.0, examples=1)
 memory.consolidate(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
 assert abs(float(memory.penalty()) - 3 * math.log(2)) < 1e-6
+""",
+    "steps": """
+model = torch.nn.Linear(1, 1, bias=False)
+torch.nn.init.constant_(model.weight, 3.0)
+steps.proximal_step(model, {"weight": torch.tensor([[1.0]])}, {"weight": torch.tensor([[4.0]])}, 0.25)
+assert abs(float(model.weight) - 2) < 1e-6, model.weight
+assert float(steps.capped({"weight": torch.tensor([9.0])}, 0.25)["weight"]) == 4
 """,
     "two_weights": """
 model = two_weights.TwoWeights(torch.zeros(2))
@@ -155,6 +167,7 @@ def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, 
 
 ALONE = {
     *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"),
+    *("anchors", "steps"),
     *("importance", "kronecker", "distillation"),
 }
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
@@ -162,6 +175,7 @@ MAY_IMPORT = {
     "fisher": set(),
     "laplace": set(),
     "conjugate": set(),
+    "anchors": set(),
     "grid": set(),
     "penalties": {"fisher"},
     "importance": {"fisher", "penalties"},
@@ -172,13 +186,16 @@ MAY_IMPORT = {
     "models": set(),
     "likelihood": set(),
     "replay": set(),
+    "steps": set(),
     "two_weights": set(),
     "training": LEARNING,
     "page": set(),
     "together": LEARNING | {"training"},
     "experiments": {*LEARNING, "replay", "training", "page"},
     "sequences": {*LEARNING, "replay", "importance", "kronecker", "distillation", "training", "together", "experiments"},
+    "experiments_many": {*LEARNING, "together", "experiments"},
     "paper": {"tasks", "training", "page", "experiments", "sequences"},
+    "experiments_lambda": {*LEARNING, "steps", "training", "together", "experiments"},
     "tuning": {"experiments"},
     "experiments_family": {"fisher", "importance", "models", "tasks", "training", "together", "experiments", "sequences"},
     "figures": {"metrics"},
@@ -188,6 +205,8 @@ MAY_IMPORT = {
     "figures_fixes": {"figures"},
     "figures_loss": {"figures"},
     "figures_curvature": {"figures"},
+    "figures_many": {"figures"},
+    "figures_lambda": {"figures"},
     "figures_family": {"figures"},
 }
 MAY_USE = {
@@ -198,7 +217,9 @@ MAY_USE = {
     "together": {"torch", "tqdm"},
     "experiments": {"torch", "safetensors"},
     "sequences": {"torch"},
+    "experiments_many": {"torch"},
     "paper": {"torch"},
+    "experiments_lambda": {"torch"},
     "tuning": set(),
     "experiments_family": {"torch"},
     "figures": {"torch", "numpy", "matplotlib"},
@@ -208,6 +229,8 @@ MAY_USE = {
     "figures_fixes": {"torch", "numpy", "matplotlib"},
     "figures_loss": {"torch", "numpy", "matplotlib"},
     "figures_curvature": {"torch", "numpy", "matplotlib"},
+    "figures_many": {"torch", "numpy", "matplotlib"},
+    "figures_lambda": {"torch", "numpy", "matplotlib"},
     "figures_family": {"torch", "matplotlib"},
 }
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
+from ewc.anchors import learn_gaussians, shares
 from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.distillation import Distillation
 from ewc.fisher import _add_linear, _labels_and_scores
@@ -19,7 +20,8 @@ from ewc.importance import MemoryAwareSynapses, SynapticIntelligence, _Walk, out
 from ewc.kronecker import _Blocks
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
-from ewc.penalties import _add_gradient, _largest_curvature, _Quadratic
+from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
+from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
 from torch import nn
 from torch.nn.utils import parameters_to_vector
@@ -486,6 +488,89 @@ def test_eq_step_bound(equation):
     stays, weaker = (float(number) for number in re.findall(r"below ([\d.e+-]+\d)", str(caught[1.001][0].message))[-2:])
     same(stays, longest, tolerance=0.01)
     same(weaker, guard.strength / 1.001, tolerance=0.01)
+
+
+# ---- Many tasks ----
+
+
+def lessons(anchors):
+    """What the two equations of a lesson speak of, for three tasks of two weights."""
+    optima, precisions = normal(3, 2), torch.stack([definite(2, seed) for seed in (1, 2, 3)])
+    ends = learn_gaussians(optima, precisions, anchors=anchors)
+    return ends, {r"\Lambda": precisions, "m": optima, r"\theta": ends}
+
+
+@bound("eq-separate-lesson", learn_gaussians)
+def test_eq_separate_lesson(equation):
+    ends, names = lessons("separate")
+    for t in (2, 3):
+        stiffness = sum(names[r"\Lambda"][:t])
+        same(equation.side(0, names | {"t": t}), stiffness @ ends[t - 1])
+        same(ends[t - 1], torch.linalg.solve(stiffness, equation.side(1, names | {"t": t}).squeeze()))
+
+
+@bound("eq-merged-lesson", learn_gaussians)
+def test_eq_merged_lesson(equation):
+    ends, names = lessons("merged")
+    for t in (2, 3):
+        stiffness = sum(names[r"\Lambda"][:t])
+        same(equation.side(0, names | {"t": t}), stiffness @ ends[t - 1])
+        same(ends[t - 1], torch.linalg.solve(stiffness, equation.side(1, names | {"t": t}).squeeze()))
+    same(learn_gaussians(names["m"], names[r"\Lambda"], anchors="separate")[:2], ends[:2])
+
+
+@bound("eq-faded-shares", shares)
+def test_eq_faded_shares(equation):
+    precisions = torch.stack([definite(2, seed) for seed in range(4)])
+    found = shares(precisions, decay=0.6)
+    for t in (1, 2, 4):
+        same(found[t - 1], equation.side(1, {r"\Lambda": precisions, r"\gamma": 0.6, "T": 4, "t": t}))
+
+
+@bound("eq-common-anchor", _parabola)
+def test_eq_common_anchor(equation):
+    terms = [({"w": normal(4, seed=seed)}, {"w": positive(4, seed=seed)}) for seed in (1, 2, 3)]
+    # Where no task minds, the latest anchor, to the last bit.
+    for (anchor, importance), there in zip(terms, (0.3, 1e17, 0.1), strict=True):
+        anchor["w"][3], importance["w"][3] = there, 0
+    minimum, curvature = _parabola(2.0, terms)
+    theta, F = (torch.stack([term[part]["w"] for term in terms]) for part in (0, 1))
+    for i in (0, 1, 2):
+        same(minimum["w"][i], equation.side(1, {"F": F[:, i], r"\theta": theta[:, i]}, t=3))
+        same(curvature["w"][i], 2 * F[:, i].sum())
+    assert minimum["w"][3] == 0.1
+    assert curvature["w"][3] == 0
+
+
+@bound("eq-overlap-norm", fisher_overlap)
+def test_eq_overlap_norm(equation):
+    first, second = positive(6), positive(6, seed=1)
+    found = fisher_overlap({"a": first[:2], "b": first[2:]}, {"a": second[:2], "b": second[2:]})
+    names = {r"\hat F": first / first.sum(), r"\hat G": second / second.sum()}
+    for side in (0, 1):
+        same(found, equation.side(side, names, i=6))
+
+
+# ---- Choosing λ ----
+
+
+@bound("eq-capped", capped)
+def test_eq_capped(equation):
+    stiffness, names = positive(7), {r"\min": min, r"\kappa": 0.7, r"\eta": 0.9}
+    wanted = [equation.side(1, {**names, "c": stiffness, "i": place}) for place in range(1, 8)]
+    assert 0 < sum(float(value) == 0.7 / 0.9 for value in wanted) < 7  # some are capped and some are not
+    same(capped({"c": stiffness}, 0.9, 0.7)["c"], torch.stack([torch.as_tensor(value) for value in wanted]))
+
+
+@bound("eq-proximal-step", proximal_step)
+def test_eq_proximal_step(equation):
+    model = nn.Linear(5, 1, bias=False)
+    names = {r"\tilde\theta": normal(5), r"\theta^*": normal(5, seed=1), "c": positive(5, seed=2), r"\eta": 0.3}
+    with torch.no_grad():
+        model.weight.copy_(names[r"\tilde\theta"][None])
+    proximal_step(model, {"weight": names[r"\theta^*"][None]}, {"weight": names["c"][None]}, 0.3)
+    wanted = torch.stack([torch.as_tensor(equation.side(1, {**names, "i": place})) for place in range(1, 6)])
+    same(model.weight.detach(), wanted)
 
 
 # ---- The family ----
