@@ -3,7 +3,8 @@
 Why: a number that is typed is a number that goes stale. `ewc.page` publishes (see there); this file reads:
 
     {num}`name`       a number that some cell of the same page published, above or below
-    {runs}            every run that any page of this build used, each row with the anchor `run-<key>`
+    {runs}            every run of this machine that any page of this build used, each row with the anchor `run-<key>`
+    {runs} kept       the same, of the runs whose records came with the book
     {build-facts}     what this copy was built on: device, versions, date, data, seconds for each chapter
 """
 
@@ -57,12 +58,16 @@ class NumberRole(SphinxRole):
 
 
 class FromTheWholeBuild(nodes.General, nodes.Element):
-    """A place for what is known only when every page has been read: `what` is "runs" or "facts"."""
+    """A place for what is known only when every page has been read: `what` is "runs", "runs kept" or "facts"."""
 
 
 class RunsDirective(SphinxDirective):
+    optional_arguments = 1
+
     def run(self):
-        return [FromTheWholeBuild(what="runs")]
+        if self.arguments not in ([], ["kept"]):
+            raise self.error(f"runs takes no argument, or 'kept'; not {self.arguments[0]!r}")
+        return [FromTheWholeBuild(what=" ".join(["runs", *self.arguments]))]
 
 
 class FactsDirective(SphinxDirective):
@@ -119,7 +124,8 @@ def rewrite(app: Sphinx, env):
 
 def fill(app: Sphinx, doctree, docname):
     for node in list(doctree.findall(FromTheWholeBuild)):
-        node.replace_self((runs_table if node["what"] == "runs" else facts)(app, docname))
+        kept = node["what"] == "runs kept"
+        node.replace_self(facts(app, docname) if node["what"] == "facts" else runs_table(app, docname, kept))
 
 
 def chapters(env):
@@ -132,14 +138,15 @@ def link(app, docname, target, text=None):
     return nodes.reference("", text or app.env.titles[target].astext(), internal=True, refuri=uri)
 
 
-def runs_table(app: Sphinx, docname):
+def runs_table(app: Sphinx, docname, kept):
     users, rows = {}, {}
     for page in chapters(app.env):
         for key, row in collected(app.env)[page]["runs"].items():
-            rows[key] = row
-            users.setdefault(key, []).append(page)
+            if row["kept"] == kept:
+                rows[key] = row
+                users.setdefault(key, []).append(page)
     if not rows:
-        return [nodes.paragraph("", "No page of this build trained anything.")]
+        return [nodes.paragraph("", "None." if kept else "No page of this build trained anything.")]
     body = []
     for row in sorted(rows.values(), key=lambda row: (row["name"], str(row["configuration"]), str(row["seed"]))):
         key = row["key"]
@@ -159,7 +166,8 @@ def runs_table(app: Sphinx, docname):
 def facts(app: Sphinx, docname):
     env = app.env
     pages = chapters(env)
-    devices = Counter(row["device"] for page in pages for row in collected(env)[page]["runs"].values())
+    runs = [row for page in pages for row in collected(env)[page]["runs"].values() if not row["kept"]]
+    devices = Counter(row["device"] for row in runs)
     data = {row["name"]: row for page in pages for row in collected(env)[page]["data"]}
     seconds = {page: (env.nb_metadata[page].get("exec_data") or {}).get("runtime") for page in pages}
     rows = [

@@ -23,9 +23,9 @@ class Distillation:
     divergence differs from it by a constant, and is 0 where the model still says what the teacher says. The factor τ² makes
     up for the gradient, which shrinks as 1/τ².
 
-    A model that has `models.Units` as ``model.units`` is distilled head by head, over the units of each task learned so far.
-    Units that a later task uses again, with more beside them, are no head of their own any more. Without `units`, or where they
-    were None, all outputs are one head.
+    A model that has `models.Units` as ``model.units`` is distilled head by head, over the units of each task learned so far;
+    a head whose units all belong to another counts with that one. Without `units`, or where they were None, all outputs are
+    one head.
 
     Args:
         model: a classifier that returns logits (N, C).

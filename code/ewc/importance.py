@@ -162,7 +162,9 @@ class SynapticIntelligence:
 
     def _on_its_way(self, name, gradient):
         parameter, share = self._watched[name], self._shares.pop(name, None)
-        alone = gradient.detach().clone() if share is None else gradient.detach() - share
+        alone = gradient.detach().clone(memory_format=torch.contiguous_format)
+        if share is not None:
+            alone -= share
         # A gradient of zeros stands for none: zero_grad may leave either.
         self._arriving[name] = alone, parameter.grad is None or not parameter.grad.any()
 
@@ -174,8 +176,7 @@ class SynapticIntelligence:
     def _take(self, name, parameter, gradient, first):
         if name not in self._walks:
             self._walks[name] = _Walk.begin(parameter)
-        self._walks[name].settle(parameter)
-        self._walks[name].take(gradient, first)
+        self._walks[name].take(gradient, parameter, first)
 
 
 class _Walk:
@@ -195,13 +196,15 @@ class _Walk:
     def settle(self, now):
         """Count the step since the last gradient: ω −= g Δθ. Without a step nothing is counted, so it may be called often."""
         if self.gradient is not None:
-            self.path.addcmul_(self.gradient, now - self.before, value=-1)
+            self.path.addcmul_(self.gradient, self.before.sub_(now))  # in place: memory that is at hand is fast
         self.before.copy_(now)
 
-    def take(self, gradient, first):
+    def take(self, gradient, now, first):
         """The gradient of the coming step, or, where it is gathered in several backward passes, a further part of it."""
-        if first or self.gradient is None:
-            self.gradient = torch.empty_like(self.before) if self.gradient is None else self.gradient
+        self.settle(now)
+        if self.gradient is None:
+            self.gradient = gradient.detach().clone(memory_format=torch.contiguous_format)
+        elif first:
             self.gradient.copy_(gradient)
         else:
             self.gradient += gradient

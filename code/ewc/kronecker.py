@@ -126,48 +126,42 @@ class KroneckerEWC:
             ValueError: the state belongs to another model, or has the factors of several tasks where this penalty adds them.
         """
         parameters = dict(self.model.named_parameters())
-        anchor, sides = {}, {"outputs": {}, "inputs": {}}
+        anchor, factors = {}, {}
         for key, value in state.items():
-            kind, name = [*key.split("/", 1), ""][:2]
-            if kind == "anchor":
-                anchor[name] = penalties._fitting(key, value, name, parameters.get(name))
-            elif kind in sides:
-                sides[kind][name] = value
+            kind, _, name = key.partition("/")
+            if kind in ("outputs", "inputs"):
+                factors[kind, name] = value
             else:
-                penalties._fitting(key, value, name, None)
-        for name in anchor:
-            owner = name.rpartition(".")[0]
-            for group in _groups(self.model.get_submodule(owner), owner):
-                for kind in sides:
-                    if group not in sides[kind]:
-                        raise ValueError(f"state is incomplete: layer {group!r} lacks its {kind}")
+                anchor[name] = penalties._fitting(key, value, name, parameters.get(name) if kind == "anchor" else None)
         blocks = {}
-        for name, a in sides["inputs"].items():
-            owner = name.partition("[")[0]
-            weight = parameters.get(f"{owner}.weight" if owner else "weight")
-            if weight is None or f"{owner}.weight".lstrip(".") not in anchor:
-                raise ValueError(
-                    f"state is for another model: it has {f'inputs/{name}'!r}, and this model no such layer"
-                )
+        for owner in dict.fromkeys(name.rpartition(".")[0] for name in anchor):
             layer = self.model.get_submodule(owner)
-            b = sides["outputs"].get(name)
-            m = len(weight) // getattr(layer, "groups", 1)
-            k = weight[0].numel() + (layer.bias is not None)
-            if b is None or b.shape != (len(a), m, m) or a.shape != (len(a), k, k):
-                shapes = f"{None if b is None else tuple(b.shape)} and {tuple(a.shape)}"
-                raise ValueError(
-                    f"state is for another model: the factors of {name!r} are {shapes}, and not (tasks, {m}, {m}) and (tasks, {k}, {k})"
-                )
-            if not (a.isfinite().all() and b.isfinite().all()):
-                raise ValueError(f"state holds a value that is not finite, in the factors of {name!r}")
-            if self.factors == "added" and len(a) > 1:
-                raise ValueError(
-                    f"state has the factors of {len(a)} tasks; factors='added' keeps one pair: load it into factors='kept'"
-                )
-            blocks[name] = _Blocks(*(side.detach().to(weight.device, copy=True) for side in (b, a)))
-        if orphans := sides["outputs"].keys() - blocks.keys():
-            raise ValueError(f"state is incomplete: layer {sorted(orphans)[0]!r} lacks its inputs")
+            for name, _ in layer.named_parameters(owner, recurse=False):
+                if name not in anchor:
+                    raise ValueError(f"state is incomplete: it lacks the anchor of {name!r}")
+            m, k = layer.weight[: len(layer.weight) // getattr(layer, "groups", 1)].flatten(1).shape
+            for name in _groups(layer, owner):
+                b, a = (factors.pop((kind, name), None) for kind in ("outputs", "inputs"))
+                if b is None or a is None:
+                    raise ValueError(f"state is incomplete: layer {name!r} lacks a factor")
+                blocks[name] = self._fitting(name, b, a, m, k + (layer.bias is not None), layer.weight.device)
+        for kind, name in factors:
+            raise ValueError(f"state is for another model: it has {f'{kind}/{name}'!r}, and no anchor for it")
         self._anchor, self._blocks = anchor, blocks
+
+    def _fitting(self, name, b, a, m, k, device):
+        if b.shape != (len(b), m, m) or a.shape != (len(b), k, k):
+            raise ValueError(
+                f"state is for another model: the factors of {name!r} are {tuple(b.shape)} and {tuple(a.shape)}; "
+                f"they must be (tasks, {m}, {m}) and (tasks, {k}, {k})"
+            )
+        if not (a.isfinite().all() and b.isfinite().all()):
+            raise ValueError(f"state holds a value that is not finite, in the factors of {name!r}")
+        if self.factors == "added" and len(b) > 1:
+            raise ValueError(
+                f"state has the factors of {len(b)} tasks; factors='added' keeps one pair: load it into factors='kept'"
+            )
+        return _Blocks(*(side.detach().to(device, copy=True) for side in (b, a)))
 
     def _pulls(self, distances):
         """Σ_tasks B Δ A for each parameter, from its θ − θ*."""

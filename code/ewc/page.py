@@ -37,13 +37,13 @@ def number(name, value, *, unit="", digits=None, runs=()):
 _RUN_FIELDS = ("key", "name", "configuration", "seed", "device", "seconds", "finished", "versions", "data")
 
 
-def run(row):
-    """Publish one run's row, with the fields below, for the directive {runs}."""
+def run(row, *, kept=False):
+    """Publish one run's row, with the fields above, for the directive {runs}; `kept` says that its record came with the book."""
     missing = [field for field in _RUN_FIELDS if field not in row]
     if missing:
         raise ValueError(f"row must have the fields {', '.join(_RUN_FIELDS)}; it lacks {', '.join(missing)}")
     if f"run:{row['key']}" not in _published:
-        _publish(f"run:{row['key']}", {field: row[field] for field in _RUN_FIELDS})
+        _publish(f"run:{row['key']}", {field: row[field] for field in _RUN_FIELDS} | {"kept": kept})
 
 
 def data(*tasks):

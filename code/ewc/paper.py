@@ -86,7 +86,7 @@ def records(experiment: Callable | None = None, **conditions) -> list[Record]:
             found.append(Record(**kept, tensors={}))
     found.sort(key=lambda record: record.seed)
     for record in found:
-        page.run(vars(record))
+        page.run(vars(record), kept=True)
     return found
 
 

@@ -7,6 +7,7 @@ penalty, and ends where it would have ended alone, up to rounding.
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,9 @@ def fit_together(
                             value.backward()
             parabola.add_gradient()
             rule.step()
+            for penalty in penalties:
+                if hasattr(penalty, "after_step"):
+                    penalty.after_step(*rate.get_last_lr())
             rate.step()
             if watch:
                 watch(step)
@@ -130,16 +134,13 @@ def learn_together(
     penalties, seeds, tests = penalties or [None] * count, seeds or [0] * count, tests or sequences
     rows, looks = [[] for _ in models], [[] for _ in models]
 
-    def measured(number):
-        return [accuracy(models[number], task) for task in tests[number]]
-
     for place in range(len(sequences[0])):
         now = [sequence[place] for sequence in sequences]
 
         def observe(step, place=place):
             if step in look:
-                for number, kept in enumerate(looks):
-                    kept.append({"task": place, "step": step, "accuracies": measured(number)})
+                for kept, found in zip(looks, _accuracies(models, tests), strict=True):
+                    kept.append({"task": place, "step": step, "accuracies": found})
 
         fit_together(
             models,
@@ -150,20 +151,49 @@ def learn_together(
             label=f"{label} task {place + 1} of {len(sequences[0])}",
             **options,
         )
-        for number, kept in enumerate(rows):
-            kept.append(measured(number))
+        for kept, found in zip(rows, _accuracies(models, tests), strict=True):
+            kept.append(found)
         if after:
             after(place)
         if place + 1 < len(sequences[0]):
-            for model, task, penalty in zip(models, now, penalties, strict=True):
-                if penalty is not None and not diverged(model):
-                    penalty.consolidate(task.train_inputs, task.train_targets)
+            for task, users in _shared(now):
+                keen = [number for number in users if penalties[number] is not None and not diverged(models[number])]
+                images = (task.train_inputs, task.train_targets) if keen else ()
+                for number in keen:
+                    penalties[number].consolidate(*images)
     return [AccuracyMatrix(kept) for kept in rows], looks
 
 
 def diverged(model: nn.Module) -> bool:
     """Whether a weight of the model is no longer a finite number."""
     return not all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+class _Made(NamedTuple):
+    """The test images of a task: those of a permuted one are made whenever they are asked for, and here once."""
+
+    test_inputs: Tensor
+    test_targets: Tensor
+    units: Sequence[int] | Tensor | None
+
+
+def _accuracies(models, tests):
+    """For each model its accuracies on its tests; a test that several models take is made once."""
+    found = [[0.0] * len(own) for own in tests]
+    places = [(number, place) for number, own in enumerate(tests) for place in range(len(own))]
+    for task, users in _shared([tests[number][place] for number, place in places]):
+        made = _Made(task.test_inputs, task.test_targets, task.units)
+        for number, place in (places[user] for user in users):
+            found[number][place] = accuracy(models[number], made)
+    return found
+
+
+def _shared(tasks):
+    """Each task once, with the places in which it stands."""
+    places = {}
+    for place, task in enumerate(tasks):
+        places.setdefault(id(task), (task, []))[1].append(place)
+    return places.values()
 
 
 class _Stack:

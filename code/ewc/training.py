@@ -34,7 +34,8 @@ def fit(
 
     Args:
         penalty: anything with a method ``penalty()`` that returns a scalar, `penalties.EWC` for one. If its `needs_inputs`
-            is true, it is given the images of the step.
+            is true, it is given the images of the step. If it has `after_step`, as `steps.Proximal`, that is called after each
+            step with the step's learning rate.
         steps: gradient steps, each on `batch_size` images.
         momentum: of ``"sgd"``; ``"adam"`` has its own.
         optimizer: ``"sgd"`` or ``"adam"``, a new one for each task.
@@ -74,6 +75,8 @@ def fit(
         rule.zero_grad()
         loss.backward()
         rule.step()
+        if hasattr(penalty, "after_step"):
+            penalty.after_step(*rate.get_last_lr())
         rate.step()
         if watch:
             watch(step)

@@ -39,6 +39,45 @@ l2 = penalties.L2(model)
 l2.consolidate()
 assert float(l2.penalty()) == 0
 """,
+    "importance": """
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+guard = importance.SynapticIntelligence(model, strength=2.0, damping=0.75)
+model(torch.tensor([[1.0, 2.0]]))[0, 0].backward()
+with torch.no_grad():
+    model.bias[0] -= 0.5
+guard.consolidate()
+torch.nn.init.ones_(model.bias)
+assert abs(float(guard.penalty()) - 2 / 2 * 0.5 * 1.5**2) < 1e-6, guard.penalty()
+guard = importance.MemoryAwareSynapses(model, strength=2.0)
+guard.consolidate(torch.tensor([[1.0, 2.0]]))
+torch.nn.init.zeros_(model.bias)
+assert abs(float(guard.penalty()) - 2 * 2) < 1e-6, guard.penalty()
+""",
+    "kronecker": """
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+guard = kronecker.KroneckerEWC(model, strength=4.0)
+guard.consolidate(torch.tensor([[1.0, 2.0]]))
+torch.nn.init.ones_(model.weight)
+assert abs(float(guard.penalty())) < 1e-6  # both logits rise by as much: no probability changes
+with torch.no_grad():
+    model.weight[1] = 0
+assert abs(float(guard.penalty()) - 4 / 2 * 0.25 * 3**2) < 1e-6, guard.penalty()
+""",
+    "distillation": """
+import math
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+guard = distillation.Distillation(model, strength=3.0, temperature=2.0)
+guard.consolidate()
+with torch.no_grad():
+    model.bias[0] = 2 * math.log(3)
+assert abs(float(guard.penalty(torch.zeros(1, 2))) - 3 * 4 * math.log(2 / math.sqrt(3))) < 1e-6
+""",
     "laplace": """
 import math
 posterior = laplace.laplace_approximation(lambda theta: -2 * ((theta - 3) ** 2).sum(), torch.zeros(1, dtype=torch.double))
@@ -82,7 +121,7 @@ assert torch.allclose(way, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
 """,
 }
 
-NEEDS = {"penalties": ["fisher"]}
+NEEDS = {"penalties": ["fisher"], "importance": ["fisher", "penalties"], "kronecker": ["fisher", "penalties"]}
 
 
 def says_that_it_stands_alone(path):
@@ -125,6 +164,9 @@ MAY_IMPORT = {
     "conjugate": set(),
     "grid": set(),
     "penalties": {"fisher"},
+    "importance": {"fisher", "penalties"},
+    "kronecker": {"fisher", "penalties"},
+    "distillation": set(),
     "metrics": set(),
     "tasks": set(),
     "models": set(),
@@ -182,8 +224,8 @@ def imports(path):
             head, *rest = name.split(".")
             if head == "ewc":
                 rooms.add(rest[0] if rest else "the whole package")
-            elif (ROOMS / f"{head}.py").exists() and head == "fisher":
-                rooms.add(head)  # penalties.py, copied out of the package
+            elif (ROOMS / f"{head}.py").exists() and head in ("fisher", "penalties"):
+                rooms.add(head)  # in a file copied out of the package
             elif head not in sys.stdlib_module_names:
                 foreign.add(head)
     return rooms, foreign

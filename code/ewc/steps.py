@@ -1,0 +1,128 @@
+"""Two ways to descend with a stiff penalty and not run away: cap its stiffness, or take its step implicitly.
+
+A penalty of one parabola a weight, ½ Σᵢ kᵢ (θᵢ − θ*ᵢ)² with kᵢ = λ Fᵢ for EWC, makes explicit steps of size η overshoot where
+η kᵢ > 1, and grow without end where η kᵢ > 2. `capped` makes no weight stiffer than a step can bear. `proximal_step` leaves
+the penalty as it is, puts its pull at the end of the step in place of its beginning, and is stable for every stiffness:
+
+    guard = EWC(model, strength=1e4)
+    ...  loss.backward(); optimizer.step(); proximal_step(model, *guard.parabola(), step_size)  ...
+
+`Capped` and `Proximal` do the same around a penalty that is handed to a training loop. This file needs torch and nothing else.
+MIT licence; from the book Weights that Remember. Stability of EWC's steps: Kutalev and Lapina, arXiv 2109.10021.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def proximal_step(
+    model: nn.Module, minimum: Mapping[str, Tensor], stiffness: Mapping[str, Tensor], step_size: float
+) -> None:
+    """Move the model's parameters θ′ to where ‖θ − θ′‖² / 2η + ½ Σᵢ kᵢ (θᵢ − θ*ᵢ)² is least:
+
+        θᵢ = (θ′ᵢ + η kᵢ θ*ᵢ) / (1 + η kᵢ)
+
+    Call it after the optimiser's step on the loss alone. It shortens each distance to θ*ᵢ by the factor 1 / (1 + η kᵢ).
+
+    Args:
+        minimum: θ*, by parameter name; parameters that it does not name stay.
+        stiffness: k ≥ 0, by parameter name; λ F for EWC. `penalties.EWC.parabola` gives both.
+        step_size: η. For gradient descent with momentum μ it is the learning rate / (1 − μ), since a steady gradient moves
+            the weights by that much a step; only then is it the minimum of loss + penalty where the steps come to rest.
+
+    Raises:
+        ValueError: step_size is not a finite number of at least 0.
+    """
+    _check("step_size", step_size, least=0)
+    parameters = dict(model.named_parameters())
+    for name, anchor in minimum.items():
+        pull = step_size * stiffness[name]
+        parameters[name].addcmul_(pull, anchor).div_(1 + pull)
+
+
+def capped(stiffness: Mapping[str, Tensor], step_size: float, product: float = 1.0) -> dict[str, Tensor]:
+    """min(kᵢ, product / η) for each weight: no explicit step of size η on the penalty has η kᵢ above `product`.
+
+    Args:
+        stiffness: k, by parameter name; λ F for EWC.
+        step_size: η, the longest step that will be taken.
+        product: at 1 a step ends in the minimum and does not overshoot; from 2 on steps no longer shrink.
+
+    Raises:
+        ValueError: step_size or product is not a finite number above 0.
+    """
+    _check("step_size", step_size, above=0)
+    _check("product", product, above=0)
+    return {name: value.clamp(max=product / step_size) for name, value in stiffness.items()}
+
+
+class Capped:
+    """A penalty with `parabola`, its stiffness capped for steps of `step_size`; see `capped`."""
+
+    def __init__(self, penalty, step_size: float, product: float = 1.0):
+        self._penalty, self._step_size, self._product = penalty, step_size, product
+        self.model, self.strength = penalty.model, penalty.strength
+        self._take()
+
+    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """As the penalty's own; then what it has become is capped."""
+        self._penalty.consolidate(inputs, targets)
+        self._take()
+
+    def _take(self):
+        minimum, stiffness = self._penalty.parabola()
+        self._terms = minimum, capped(stiffness, self._step_size, self._product)
+
+    def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(θ*, the capped stiffness)."""
+        return self._terms
+
+    def penalty(self) -> Tensor:
+        """½ Σᵢ min(kᵢ, product / η) (θᵢ − θ*ᵢ)² at the present weights."""
+        parameters = dict(self.model.named_parameters())
+        minimum, stiffness = self._terms
+        terms = (stiffness[name] * (parameters[name] - anchor) ** 2 for name, anchor in minimum.items())
+        return sum((term.sum() / 2 for term in terms), torch.zeros((), device=next(self.model.parameters()).device))
+
+    def largest_curvature(self) -> float:
+        """maxᵢ min(kᵢ, product / η)."""
+        return max((float(value.max()) for value in self._terms[1].values()), default=0.0)
+
+
+class Proximal:
+    """A penalty with `parabola`, left out of the loss and taken as a `proximal_step` after each step of the optimiser.
+
+    momentum: of the optimiser; the penalty's step is as much longer as a steady gradient's, 1 / (1 − momentum) times.
+    """
+
+    def __init__(self, penalty, momentum: float = 0.0):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
+        self._penalty, self._momentum = penalty, momentum
+        self.model, self.strength = penalty.model, penalty.strength
+        self._terms = penalty.parabola()
+
+    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """As the penalty's own."""
+        self._penalty.consolidate(inputs, targets)
+        self._terms = self._penalty.parabola()
+
+    def penalty(self) -> Tensor:
+        """0: nothing is added to the loss."""
+        return torch.zeros((), device=next(self.model.parameters()).device)
+
+    def after_step(self, learning_rate: float) -> None:
+        """The penalty's share of a step that the optimiser has taken with this learning rate."""
+        proximal_step(self.model, *self._terms, learning_rate / (1 - self._momentum))
+
+
+def _check(name, value, *, least=None, above=None):
+    good = isinstance(value, (int, float)) and math.isfinite(value)
+    if not (good and (value >= least if above is None else value > above)):
+        raise ValueError(
+            f"{name} is {value!r}; it must be a finite number {f'of at least {least}' if above is None else f'above {above}'}"
+        )

@@ -1,0 +1,261 @@
+"""Learning without forgetting, held to its formula by a loop in float64; and heads, which replay knows as well."""
+
+import copy
+import math
+
+import pytest
+import torch
+from ewc import Distillation, Replay, mlp
+from test_penalties import data, move, network
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def divergence(teacher, student, temperature):
+    """Σ_c p log p/q for one example, p and q from logits at a temperature."""
+    p, q = ((logits / temperature).exp() / (logits / temperature).exp().sum() for logits in (teacher, student))
+    return (p * (p / q).log()).sum()
+
+
+def by_hand(teacher, model, inputs, strength, temperature, heads):
+    total = 0.0
+    for x in inputs:
+        for head in heads:
+            wanted, found = teacher(x[None])[0, list(head)], model(x[None])[0, list(head)]
+            total += temperature**2 * divergence(wanted, found, temperature) / len(inputs)
+    return strength * total
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.5])
+def test_value_is_the_divergence_of_the_softened_outputs_from_the_teachers(temperature):
+    guard = Distillation(network(), 1.7, temperature=temperature)
+    move(guard.model, 1)
+    guard.consolidate()
+    teacher = copy.deepcopy(guard.model)
+    move(guard.model, 2)
+    wanted = by_hand(teacher, guard.model, data(5), 1.7, temperature, [(0, 1, 2)])
+    torch.testing.assert_close(guard.penalty(data(5)), wanted, rtol=1e-10, atol=0)
+
+
+def test_gradient_is_that_of_the_cross_entropy_with_the_teachers_probabilities():
+    guard = Distillation(network(), 1.7, temperature=3.0)
+    guard.consolidate()
+    p = (guard.model(data(5)).detach() / 3).softmax(1)
+    move(guard.model, 2)
+    parameters = list(guard.model.parameters())
+    wanted = torch.autograd.grad(1.7 * 9 * cross_entropy(guard.model(data(5)) / 3, p), parameters)
+    for one, other in zip(torch.autograd.grad(guard.penalty(data(5)), parameters), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-14)
+
+
+def test_the_teacher_is_the_model_after_the_latest_task_in_eval_mode_and_never_learns():
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Linear(5, 3)).train()
+    guard = Distillation(model)
+    for task in range(2):
+        move(model, task)
+        guard.consolidate()
+    kept = {name: value.clone() for name, value in guard.state_dict().items()}
+    model.eval()
+    assert guard.penalty(data(0)).item() == pytest.approx(0, abs=1e-15)  # without dropout it says what it said
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for step in range(3):
+        optimizer.zero_grad()
+        guard.penalty(data(step)).backward()
+        optimizer.step()
+    assert all(torch.equal(value, kept[name]) for name, value in guard.state_dict().items())
+    assert len(list(model.parameters())) == 6
+
+
+def test_it_asks_for_the_images_of_the_step():
+    assert Distillation.needs_inputs is True
+
+
+def test_the_mean_over_a_batch_does_not_depend_on_how_it_is_cut():
+    guard = Distillation(network())
+    guard.consolidate()
+    move(guard.model, 1)
+    halves = [guard.penalty(half) for half in data(0).split(3)]
+    torch.testing.assert_close(guard.penalty(data(0)), sum(halves) / 2)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf, "2", None])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(ValueError, match=r"temperature is .*; it must be a finite number above 0"):
+        Distillation(network(), temperature=temperature)
+
+
+# ---- heads
+
+
+def headed(classes=6):
+    return mlp((5,), inputs=4, classes=classes, units=True).double()
+
+
+HEADS = {
+    "a head a task": ([(0, 1), (2, 3)], [(0, 1), (2, 3)]),
+    "the same head": ([(0, 1), (0, 1)], [(0, 1)]),
+    "all outputs": ([None, None], [range(6)]),
+    "growing": ([(0, 1), (0, 1, 2, 3)], [(0, 1, 2, 3)]),
+    "all at last": ([(0, 1), (4, 5), None], [range(6)]),
+    "in another order": ([(0, 3), (3, 0)], [(0, 3)]),
+    "all at first": ([None, (2, 3)], [range(6)]),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_every_old_head_is_distilled_over_its_own_units(case):
+    seen, heads = HEADS[case]
+    model = headed()
+    guard = Distillation(model, 0.8)
+    for task, chosen in enumerate(seen):
+        model.units.chosen = chosen
+        move(model, task)
+        guard.consolidate(data(task))
+    teacher = copy.deepcopy(model)
+    move(model, 9)
+    model.units.chosen = (4, 5)  # the task at hand
+    found = guard.penalty(data(5))
+    assert model.units.chosen == (4, 5)
+    model.units.chosen = teacher.units.chosen = None
+    torch.testing.assert_close(found, by_hand(teacher, model, data(5), 0.8, 2.0, heads), rtol=1e-10, atol=0)
+
+
+def test_heads_come_back_from_a_state():
+    model = headed()
+    guard = Distillation(model)
+    for chosen in ((0, 1), (2, 3)):
+        model.units.chosen = chosen
+        guard.consolidate()
+    twin = Distillation(model)
+    twin.load_state_dict(guard.state_dict())
+    move(model, 1)
+    assert twin.penalty(data(0)).item() == guard.penalty(data(0)).item() > 0
+
+
+def test_units_that_differ_from_example_to_example_are_no_head():
+    model = headed()
+    model.units.chosen = torch.zeros(6, 2, dtype=torch.long)
+    with pytest.raises(ValueError, match="a head has one tuple for all"):
+        Distillation(model).consolidate(data(0))
+
+
+def test_a_part_called_units_that_chooses_nothing_is_left_alone():
+    model = nn.Sequential()
+    model.add_module("units", nn.Linear(4, 3))
+    for guard in (Distillation(model), Replay(model, examples=3)):
+        guard.consolidate(data(0), torch.arange(6) % 3)
+    assert guard.units is None
+
+
+# ---- replay
+
+
+def memory(model, chosen_of_tasks, examples=4):
+    """A replay of all that it keeps, and (x, y, units) of each kept example."""
+    guard = Replay(model, 0.5, examples=examples, batch_size=50_000)
+    kept = []
+    for task, chosen in enumerate(chosen_of_tasks):
+        model.units.chosen = chosen
+        x = data(task, examples)
+        width = 6 if chosen is None else chosen.shape[1] if isinstance(chosen, torch.Tensor) else len(chosen)
+        y = torch.arange(examples) % width
+        guard.consolidate(x, y)
+        for place in range(examples):
+            units = chosen[place].tolist() if isinstance(chosen, torch.Tensor) else chosen
+            kept.append((x[place], y[place], list(range(6)) if units is None else list(units)))
+    return guard, kept
+
+
+PER_EXAMPLE = torch.tensor([[0, 3], [1, 4], [5, 2], [2, 0]])
+UNITS = {
+    "a head a task": [(0, 1), (2, 3), (5, 4)],
+    "heads of different sizes": [(0, 1), (2, 3, 4)],
+    "all and then a head": [None, (2, 3)],
+    "a head and then all": [(2, 3), None],
+    "all": [None, None],
+    "an example a head": [PER_EXAMPLE, (1, 2)],
+}
+
+
+@pytest.mark.parametrize("case", UNITS)
+def test_each_kept_example_is_asked_with_the_units_of_its_task(case):
+    model = headed()
+    guard, kept = memory(model, UNITS[case])
+    model.units.chosen = (4, 5)
+    found = guard.penalty()
+    assert model.units.chosen == (4, 5)
+    model.units.chosen = None
+    losses = [cross_entropy(model(x[None])[:, units], y[None]) for x, y, units in kept]
+    wanted = 0.5 * len(UNITS[case]) * sum(losses) / len(losses)
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0)
+    # and exactly, for one example of the memory at a time
+    inputs, targets = guard.memory
+    for place in range(len(inputs)):
+        alone = Replay(model, 1.0, examples=1, batch_size=1)
+        alone.memory, alone._tasks = (inputs[[place]], targets[[place]]), 1
+        alone.units = None if guard.units is None else guard.units[[place]]
+        (wanted,) = [
+            cross_entropy(model(x[None])[:, units], y[None]) for x, y, units in kept if torch.equal(x, inputs[place])
+        ]
+        torch.testing.assert_close(alone.penalty(), wanted, rtol=1e-12, atol=0)
+
+
+def test_the_gradient_of_heads_of_different_sizes_is_finite():
+    guard, _ = memory(headed(), [(0, 1), (2, 3, 4)])
+    guard.penalty().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in guard.model.parameters())
+    assert (guard.model.logits.bias.grad[:5] != 0).all()
+    assert guard.model.logits.bias.grad[5] == 0  # no task has this unit
+
+
+@pytest.mark.parametrize("chosen", [[None, None], [(0, 1), None, (2, 3)]])
+def test_a_replay_goes_on_from_its_state_with_the_same_draws(chosen):
+    guard, _ = memory(headed(), chosen)
+    guard.penalty()
+    twin = Replay(guard.model, 0.5, examples=4, batch_size=50_000, seed=5)
+    twin.load_state_dict(guard.state_dict())
+    assert twin.penalty().item() == guard.penalty().item()
+    for each in (guard, twin):
+        each.model.units.chosen = (4, 5)
+        each.consolidate(data(9), torch.arange(6) % 2)
+    assert twin.penalty().item() == guard.penalty().item()
+
+
+def test_a_replay_of_nothing_has_a_state_too():
+    guard, twin = Replay(headed(), examples=4), Replay(headed(), examples=4, seed=3)
+    twin.consolidate(data(0), torch.arange(6))
+    twin.load_state_dict(guard.state_dict())
+    assert twin.penalty().item() == 0
+    for each in (guard, twin):
+        each.consolidate(data(0), torch.arange(6))
+    assert torch.equal(guard.memory[0], twin.memory[0])
+
+
+@pytest.mark.parametrize("key", ["generator", "inputs", "targets"])
+def test_a_replay_refuses_a_state_that_lacks_a_part(key):
+    guard, _ = memory(headed(), [(0, 1)])
+    state = guard.state_dict()
+    with pytest.raises(ValueError, match=r"state has .*generator, inputs and targets"):
+        guard.load_state_dict({other: value for other, value in state.items() if other != key})
+    with pytest.raises(ValueError, match="state has"):
+        guard.load_state_dict(state | {"weights": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("key", ["inputs", "targets", "units"])
+def test_a_replay_refuses_a_state_of_other_lengths(key):
+    guard, _ = memory(headed(), [(0, 1), (2, 3)])
+    state = guard.state_dict()
+    with pytest.raises(ValueError, match="examples = 4 for each task"):
+        guard.load_state_dict(state | {key: state[key][:4]})
+    with pytest.raises(ValueError, match="examples = 3 for each task"):
+        Replay(guard.model, examples=3).load_state_dict(state)
+
+
+def test_a_replay_refuses_units_that_are_not_one_row_an_example():
+    model = headed()
+    model.units.chosen = PER_EXAMPLE
+    with pytest.raises(ValueError, match="has 4 rows for 6 examples"):
+        Replay(model, examples=4).consolidate(data(0), torch.arange(6))
