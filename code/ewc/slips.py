@@ -177,7 +177,7 @@ class Overwritten(EWC):
 class Rebuilt:
     """EWC made anew inside the training loop, after every `every` steps: the anchor follows the weights.
 
-    It looks at the images of the old task again, to take their Fisher at the present weights.
+    It looks at the images of the old tasks again, to take their Fisher at the present weights.
     """
 
     def __init__(self, model: nn.Module, strength: float = 1.0, *, every: int):
@@ -185,24 +185,16 @@ class Rebuilt:
         self.steps, self.old, self.now = 0, None, EWC(model, strength)
 
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """The old task's images, kept for the next time."""
-        self.old = inputs
+        """The images of the old tasks, kept for the next time."""
+        self.old = inputs if self.old is None else torch.cat([self.old, inputs])
         self._rebuild()
 
     def penalty(self) -> Tensor:
         """Of the EWC of the moment. Each call counts as a step."""
-        self._step()
-        return self.now.penalty()
-
-    def add_gradient(self) -> None:
-        """Of the EWC of the moment, as `EWC.add_gradient`. Each call counts as a step."""
-        self._step()
-        self.now.add_gradient()
-
-    def _step(self):
         if self.old is not None and self.steps and self.steps % self.every == 0:
             self._rebuild()
         self.steps += 1
+        return self.now.penalty()
 
     def _rebuild(self):
         self.now = EWC(self.model, self.strength)
