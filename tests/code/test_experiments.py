@@ -32,6 +32,13 @@ TINY = {
         {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
         for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
     ],
+    "slips_sweep": [
+        {"examples": 30, "held": 10, "passes": (1, 2), "stiffness": (1.0, 10.0), "hidden": (4,), "steps": 2, "seeds": 2}
+    ],
+    "anchor_that_follows": [
+        {"strengths": (1.0,), "rounds": 2, "look": (1, 2), "round_steps": 2, "hidden": (4,), "first_steps": 3, "old_images": 5, "seeds": 2}
+    ],
+    "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
 }
 # Every room that holds experiments: this one, and others whose name says it.
 HOLDERS = ["experiments", "sequences", *(path.stem for path in ROOMS.glob("experiments_*.py"))]
