@@ -15,6 +15,33 @@ CODE = Path(__file__).parents[2] / "code"
 # Each file does real work whose answer is known. One linear layer, zero weights, one example x = (1, 2), two classes:
 # p = (½, ½), so that the Fisher of W[c, i] is ¼ xᵢ² and that of b[c] is ¼.
 WORK = {
+    "review": """
+class Springs:
+    def __init__(self, model):
+        self.model, self.terms = model, []
+
+    def consolidate(self, inputs, targets):
+        fisher = [0.0 * parameter.detach() for parameter in self.model.parameters()]
+        modes = [module.training for module in self.model.modules()]
+        self.model.eval()
+        for x in inputs:
+            logs = self.model(x[None])[0].log_softmax(-1)
+            for log in logs:
+                scores = torch.autograd.grad(log, list(self.model.parameters()), retain_graph=True)
+                fisher = [f + log.exp().detach() * s**2 / len(inputs) for f, s in zip(fisher, scores)]
+        for module, mode in zip(self.model.modules(), modes):
+            module.training = mode
+        self.terms.append(([p.detach().clone() for p in self.model.parameters()], fisher))
+
+    def penalty(self):
+        return sum((f * (p - a) ** 2).sum() / 2 for anchor, fisher in self.terms
+                   for p, a, f in zip(self.model.parameters(), anchor, fisher))
+
+found = review.review(Springs)
+assert len(found) == 7 and set(found.values()) == {None}, found
+half = type("Half", (Springs,), {"penalty": lambda self: Springs.penalty(self) / 2})
+assert sum(complaint is not None for complaint in review.review(half).values()) == 1
+""",
     "fisher": """
 model = torch.nn.Linear(2, 2)
 for parameter in model.parameters():
@@ -169,6 +196,8 @@ ALONE = {
     *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"),
     *("anchors", "steps"),
     *("importance", "kronecker", "distillation"),
+    *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "steps", "two_weights"),
+    *("importance", "kronecker", "distillation", "slips", "review"),
 }
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
 MAY_IMPORT = {
@@ -181,6 +210,8 @@ MAY_IMPORT = {
     "importance": {"fisher", "penalties"},
     "kronecker": {"fisher", "penalties"},
     "distillation": set(),
+    "slips": {"fisher", "penalties"},
+    "review": set(),
     "metrics": set(),
     "tasks": set(),
     "models": set(),
@@ -198,6 +229,7 @@ MAY_IMPORT = {
     "experiments_lambda": {*LEARNING, "steps", "training", "together", "experiments"},
     "tuning": {"experiments"},
     "experiments_family": {"fisher", "importance", "models", "tasks", "training", "together", "experiments", "sequences"},
+    "experiments_slips": {*LEARNING, "steps", "slips", "together", "training", "experiments"},
     "figures": {"metrics"},
     "frames": {"figures"},
     "figures_bayes": {"metrics", "figures", "frames"},
@@ -208,6 +240,7 @@ MAY_IMPORT = {
     "figures_many": {"figures"},
     "figures_lambda": {"figures"},
     "figures_family": {"figures"},
+    "figures_slips": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -222,6 +255,8 @@ MAY_USE = {
     "experiments_lambda": {"torch"},
     "tuning": set(),
     "experiments_family": {"torch"},
+    "experiments_slips": {"torch"},
+    "figures_slips": {"torch", "matplotlib"},
     "figures": {"torch", "numpy", "matplotlib"},
     "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},

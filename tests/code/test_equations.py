@@ -21,6 +21,7 @@ from ewc.kronecker import _Blocks
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
+from ewc.slips import own_label_weighted, square_of_batch_mean
 from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
 from torch import nn
@@ -308,6 +309,24 @@ def test_eq_empirical_fisher(equation):
     for i in (1, 8, 23, 30, len(fisher)):
         same(fisher[i - 1], equation.side(0, names | {"i": i}))
     test_eq_output_score()  # the other labels of the same lines
+
+
+@bound("eq-own-label", own_label_weighted)
+def test_eq_own_label(equation):
+    network, inputs, labels = small_network()
+    names = with_network(network, inputs, labels)
+    found = parameters_to_vector(own_label_weighted(network, inputs, labels, batch_size=4).values())
+    for i in (1, 8, 23, 30, len(found)):
+        same(found[i - 1], equation.side(0, names | {"i": i}))
+
+
+@bound("eq-batch-square", square_of_batch_mean)
+def test_eq_batch_square(equation):
+    network, inputs, labels = small_network()
+    found = parameters_to_vector(square_of_batch_mean(network, inputs, labels, batch_size=2).values())
+    batches = [with_network(network, inputs[rows], labels[rows]) for rows in (slice(0, 2), slice(2, 4), slice(4, 6))]
+    for i in (1, 8, 23, 30, len(found)):
+        same(found[i - 1], sum(equation.side(0, names | {"B": 2, "i": i}) for names in batches) / 3)
 
 
 @bound("eq-closed-form", _add_linear)
