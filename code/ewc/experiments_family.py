@@ -32,6 +32,7 @@ def importances(
     batch_size: int = 128,
     learning_rate: float = 0.05,
     momentum: float = 0.9,
+    optimizer: str = "sgd",
     damping: float = 0.1,
     seed: int = 0,
 ):
@@ -49,8 +50,9 @@ def importances(
             return cross_entropy(model(task.train_inputs), task.train_targets).item()
 
     before = loss()
-    options = {"batch_size": batch_size, "learning_rate": learning_rate, "momentum": momentum, "schedule": "linear"}
-    fit(model, task, penalty=watcher, steps=steps, seed=seed * 1000, label=f"importances, seed {seed}", **options)
+    options = {"batch_size": batch_size, "learning_rate": learning_rate, "momentum": momentum, "optimizer": optimizer}
+    schedule = "linear" if optimizer == "sgd" else "constant"
+    fit(model, task, penalty=watcher, steps=steps, schedule=schedule, seed=seed * 1000, label=f"importances, seed {seed}", **options)
     earned = sum(value.double().sum().item() for key, value in watcher.state_dict().items() if key.startswith("walk/path/"))
     watcher.consolidate()
     _, path = watcher.parabola()

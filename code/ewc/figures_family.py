@@ -15,11 +15,11 @@ KEEPS = {"nothing": (GREY, "X"), "weights": (BLUE, "o"), "answers": (PURPLE, "D"
 
 def _percent(axes, which):
     """Ticks at whole or half steps, and as many decimals as they need."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(PercentFormatter(1))
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 def _spread(values):
@@ -125,39 +125,40 @@ def pixels(maps: dict[str, Tensor], things: str) -> Picture:
     )
 
 
-def against_fisher(levels: Tensor, means: dict[str, Tensor], slopes: dict[str, float]) -> Picture:
-    """The mean importance of the weights in each bin of the Fisher, both axes logarithmic, and a guide for a square root.
+def against_fisher(curves: dict[str, Sequence[tuple[Tensor, Tensor]]], slopes: dict[str, float]) -> Picture:
+    """The mean importance of groups of weights against their mean Fisher, with guides for a multiple of it and its square root.
 
     Args:
-        levels: (runs, bins), the mean Fisher in a bin; means: of each importance, (runs, bins).
+        curves: by the name of the importance, for each run the mean Fisher and the mean importance of its groups, in order.
         slopes: of each, on the logarithmic axes.
     """
-    lower, _ = means
-    colours = dict(zip(means, (ORANGE, GREEN), strict=True))
 
     def panel(axes):
-        x = levels.mean(0)
-        for name, values in means.items():
-            share = values / values[:, -1:]
-            axes.plot(x, share.mean(0), color=colours[name], marker="o", ms=3)
-            axes.annotate(f"{name}, slope {slopes[name]:.2f}", (x[len(x) // 2], share.mean(0)[len(x) // 2]),
-                          (8, -14) if name == lower else (-8, 10), textcoords="offset points", color=colours[name],
-                          ha="left" if name == lower else "right", annotation_clip=False)  # fmt: skip
-        for power, word in ((0.5, "square root"), (1.0, "proportional")):
-            axes.plot(x, (x / x[-1]) ** power, color=GREY, lw=1, ls=":")
-            axes.annotate(word, (x[1], (x[1] / x[-1]) ** power), (4, -9), textcoords="offset points", color=GREY, fontsize=8.5)
+        for (name, runs), colour, mark in zip(curves.items(), (BLUE, ORANGE, GREEN), "o^s", strict=True):
+            x, y = (torch.stack([(run[part] / run[part][-1]).log() for run in runs]).mean(0).exp() for part in (0, 1))
+            axes.plot(x, y, color=colour, marker=mark, ms=3.5, lw=1.2)
+            place = len(x) // 4
+            under = name == min(slopes, key=lambda each: -slopes[each])
+            axes.annotate(f"{name}: {slopes[name]:.2f}", (x[place], y[place]), (6, -11) if under else (-6, 8), textcoords="offset points",
+                          color=colour, ha="left" if under else "right", annotation_clip=False)  # fmt: skip
+        ends = torch.tensor([float(x[1]), 1.0])
+        for power, word in ((0.5, "square root"), (1.0, "multiple")):
+            axes.plot(ends, ends**power, color=GREY, lw=1, ls=":")
+            middle = float(ends[0]) ** 0.8
+            axes.annotate(word, (middle, middle**power), (3, -10), textcoords="offset points", color=GREY, fontsize=8.5)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.minorticks_off()
-        axes.set_xlabel("Fisher information, mean of a group of weights")
-        axes.set_ylabel("importance, share of the top group's")
+        axes.set_xlabel("Fisher information of a group, share of the top's")
+        axes.set_ylabel("importance, share of the top's")
 
-    said = " and ".join(f"{name} with a slope of {slope:.2f}" for name, slope in slopes.items())
+    said = ", ".join(f"{name} with a slope of {slope:.2f}" for name, slope in slopes.items())
+    groups = len(next(iter(curves.values()))[0][0])
     return draw(
-        f"Importance against Fisher information, both on logarithmic axes, for weights gathered in {levels.shape[1]} groups of equal size by their Fisher, mean of {len(levels)} networks. "
-        f"Both rise together with the Fisher, {said}; a dotted guide for the square root has ½, and one for proportion 1.",
+        f"Importance against Fisher information, both on logarithmic axes and as a share of the highest group's, for weights gathered in {groups} groups of equal size by their Fisher. "
+        f"All rise together with the Fisher: {said}. Dotted guides show a multiple of the Fisher, slope 1, and its square root, slope ½.",
         panel,
-        size=(4.8, 3.6),
+        size=(4.8, 3.8),
     )
 
 
