@@ -11,7 +11,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ewc.experiments import depends_on
 from ewc.fisher import diagonal_fisher
 from ewc.models import mlp
-from ewc.noise import KINDS, curvature_along, direction, divergence, in_use, scales
+from ewc.noise import KINDS, curvature_along, direction, divergence, in_use, mean_kl, scales, turned
 from ewc.penalties import EWC
 from ewc.tasks import split
 from ewc.together import fit_together, learn_together
@@ -20,8 +20,8 @@ from ewc.training import accuracy, use_units
 _LEARNING = ("tasks", "models", "training", "metrics", "together", "penalties", "fisher", "experiments_cannot")
 
 LAST = {
-    "cpu": {"hidden": (100, 100), "steps": 300, "strength": 1e6},
-    "embedded": {"hidden": (100, 100), "steps": 200, "strength": 1e6},
+    "cpu": {"hidden": (100, 100), "steps": 300, "strength": 1e4},
+    "embedded": {"hidden": (100, 100), "steps": 200, "strength": 1e4},
 }
 LOOKS = (0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 170, 300)
 
@@ -52,7 +52,8 @@ def last_lesson(
     after it with each task's own outputs; at each look the mean
     probability of each class on the last task's training images, and on test images of the old classes how much the mean
     logit of the new classes is above that of the old; what of that rise came through biases, weights of the outputs, and
-    hidden layers; and the accuracy once the biases have been corrected.
+    hidden layers; the median probability that old images gave a new class before; the share of weights that ended within
+    one step of Adam of where they began; and the accuracy once the biases have been corrected.
     """
     run = {name: value for name, value in locals().items() if name != "tasks"}
     return _last(tasks, [run])[0]
@@ -83,6 +84,7 @@ def _last(tasks, runs):
             guard.consolidate(lessons[-2].train_inputs, lessons[-2].train_targets)
     before = copy.deepcopy(models)
     fresh = together[-1].train_inputs[:2000]
+    starts = [parameters_to_vector(model.parameters()).detach().clone() for model in models]
     earlier = torch.cat([task.test_inputs[:500] for task in together[:-1]])
     looks = [[] for _ in runs]
 
@@ -114,12 +116,18 @@ def _last(tasks, runs):
         **options,
     )
     results = []
-    for model, first, matrix, kept, run in zip(models, before, matrices, looks, runs, strict=True):
+    for model, first, matrix, kept, run, start in zip(models, before, matrices, looks, runs, starts, strict=True):
+        moved = (parameters_to_vector(model.parameters()).detach() - start).abs()
+        with torch.no_grad():
+            use_units(first, None)
+            rare = first(earlier).softmax(-1)[:, new].median()
         result = {
             "before": matrix.values[-1].tolist(),
             "after": [accuracy(model, task) for task in together],
             "own outputs": [accuracy(model, task) for task in apart],
             "looks": kept,
+            "rare": float(rare),
+            "within a step": float((moved < run["learning_rate"]).float().mean()),
             "rise": _rise(first, model, earlier, old, new),
             "corrected": [_corrected(model, together, count, run["seed"]) for count in run["examples"]],
         }
@@ -171,20 +179,21 @@ def _corrected(model, tasks, count, seed):
     return sum(accuracy(model, task) for task in tasks) / len(tasks)
 
 
-NOISE = {"cpu": {"steps": 1400}, "embedded": {"steps": 700}}
+NOISE = {"cpu": {"steps": 1000}, "embedded": {"steps": 700}}
 
 
 @depends_on(lambda configuration: (*_LEARNING, "noise"), sizes=NOISE)
 def weight_noise(
     tasks,
     *,
-    sizes: tuple[float, ...] = (2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0),
+    sizes: tuple[float, ...] = (2.5, 5.0, 10.0, 20.0, 30.0, 40.0, 60.0),
     draws: int = 3,
     damping: float = 1e-3,
     share: float = 0.25,
     priors: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0, 10_000.0),
     strength: float = 300.0,
-    images: int = 5000,
+    images: int = 2000,
+    fisher_examples: int = 10_000,
     steps: int | None = None,
     hidden: tuple[int, ...] = (100, 100),
     batch_size: int = 128,
@@ -199,7 +208,7 @@ def weight_noise(
         draws: of each kind.
         priors: τ, for which the Gaussian with precision N F + τ is drawn from as it is, at its own length.
         strength: of EWC in a second lesson, on the second task.
-        images: of the training images, on how many the divergence is measured.
+        images, fisher_examples: on how many of the training images the divergence is measured, and the Fisher taken.
 
     Keeps for each noise the share of its squared length that lies on the null weights, dᵀFd for d of length 1 with the whole
     Fisher and its diagonal, and at each size the divergence, that of the network made straight, and the accuracy; and dᵀFd,
@@ -216,7 +225,10 @@ def _noise(tasks, runs):
     many = len(runs)
     fit_together(models, tasks[:1] * many, seeds=[run["seed"] * 1000 for run in runs], label="noise", **options)
     firsts = copy.deepcopy(models)
-    guards = [EWC(model, run["strength"], anchors="merged") for model, run in zip(models, runs, strict=True)]
+    guards = [
+        EWC(model, run["strength"], anchors="merged", max_examples=run["fisher_examples"])
+        for model, run in zip(models, runs, strict=True)
+    ]
     for guard in guards:
         guard.consolidate(tasks[0].train_inputs)
     seeds = [run["seed"] * 1000 + 1 for run in runs]
@@ -234,7 +246,7 @@ weight_noise.together, weight_noise.own = _noise, ()
 def _disturbed(model, task, way, run):
     generator = torch.Generator().manual_seed(run["seed"])
     inputs = task.train_inputs[: run["images"]]
-    fisher = torch.cat([value.flatten() for value in diagonal_fisher(model, task.train_inputs).values()])
+    fisher = torch.cat([value.flatten() for value in diagonal_fisher(model, task.train_inputs[: run["fisher_examples"]]).values()])
     start = parameters_to_vector(model.parameters()).detach().clone()
     used = in_use(model, task.train_inputs)
     null = scales(fisher, "null", share=run["share"], used=used) > 0
@@ -254,11 +266,10 @@ def _disturbed(model, task, way, run):
         kinds[kind] = []
         for _ in range(run["draws"]):
             unit = direction(scale, generator)
-            at = [costs(size * unit) | {"straight": divergence(model, inputs, size * unit, straight=True)} for size in run["sizes"]]
-            kinds[kind].append(
-                forms(unit) | {"on null": float(unit[null].square().sum())}
-                | {name: [each[name] for each in at] for name in at[0]}
-            )  # fmt: skip
+            logits, slopes = turned(model, inputs, unit)
+            at = [costs(size * unit) | {"straight": mean_kl(logits, logits + size * slopes)} for size in run["sizes"]]
+            by_size = {name: [each[name] for each in at] for name in at[0]}
+            kinds[kind].append(forms(unit) | by_size | {"on null": float(unit[null].square().sum())})
     posterior = []
     for prior in run["priors"]:
         spread = 1 / (len(task.train_targets) * fisher + prior).sqrt()

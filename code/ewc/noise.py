@@ -64,44 +64,44 @@ def in_use(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def turned(model: nn.Module, inputs: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits z and Jd, both (N, C): how fast the logits change when the weights set out along the step d, (P,)."""
+    weights = _weights(model)
+    moves = dict(zip(weights, _pieces(model, step), strict=True))
+    return jvp(lambda values: functional_call(model, values, (inputs,)), (weights,), (moves,))
+
+
 def curvature_along(model: nn.Module, inputs: Tensor, step: Tensor) -> float:
     """dᵀFd for a step d of the weights, (P,), with the whole exact Fisher F, mean per example: no matrix is formed.
 
     The step changes the logits of an image by Jd. Its score for label y changes by (Jd)_y less its mean under p, so that
 
-        dᵀFd = mean over examples of  Σ_y p_y (Jd)_y² − (Σ_y p_y (Jd)_y)²,
+        dᵀFd = mean over examples of  Σ_k p_k (Jd)_k² − (Σ_k p_k (Jd)_k)²,
 
-    the variance of (Jd)_y under the model's own labels. One forward pass with a tangent.
+    the variance of (Jd)_k under the model's own labels. One forward pass with a tangent.
     """
-    logits, turned = _turned(model, inputs, step)
-    p = logits.softmax(-1)
-    return float(((p * turned.square()).sum(-1) - (p * turned).sum(-1).square()).mean())
+    logits, slopes = turned(model, inputs, step)
+    p = logits.softmax(1)
+    return float(((p * slopes**2).sum(1) - (p * slopes).sum(1) ** 2).mean())
 
 
 @torch.no_grad()
-def divergence(model: nn.Module, inputs: Tensor, step: Tensor, *, straight: bool = False) -> float:
-    """Mean over examples of KL(p(y|x, θ) ‖ p(y|x, θ + d)); with `straight`, of the network that is linear in its weights, z + Jd."""
+def divergence(model: nn.Module, inputs: Tensor, step: Tensor) -> float:
+    """Mean over examples of KL(p(y|x, θ) ‖ p(y|x, θ + d)) for a step d of the weights, (P,), which stay where they are."""
     weights = _weights(model)
-    before = functional_call(model, weights, (inputs,)).log_softmax(-1)
-    if straight:
-        logits, turned = _turned(model, inputs, step)
-        after = (logits + turned).log_softmax(-1)
-    else:
-        moved = {name: value + move for (name, value), move in zip(weights.items(), _pieces(model, step), strict=True)}
-        after = functional_call(model, moved, (inputs,)).log_softmax(-1)
+    moved = {name: value + move for (name, value), move in zip(weights.items(), _pieces(model, step), strict=True)}
+    return mean_kl(functional_call(model, weights, (inputs,)), functional_call(model, moved, (inputs,)))
+
+
+def mean_kl(before: Tensor, after: Tensor) -> float:
+    """Mean over examples of the KL divergence of the predictions with the second logits from those with the first, (N, C)."""
+    before, after = before.log_softmax(-1), after.log_softmax(-1)
     return float((before.exp() * (before - after)).sum(-1).mean())
 
 
 def cost_of_a_shift(probability: Tensor, shift: float | Tensor) -> Tensor:
     """KL from the old prediction when the logit of one class rises by c: log(1 + p (eᶜ − 1)) − p c, p its old probability."""
     return torch.log1p(probability * torch.expm1(torch.as_tensor(shift, dtype=probability.dtype))) - probability * shift
-
-
-def _turned(model, inputs, step):
-    """The logits, and Jd: how fast they change when the weights set out along the step."""
-    weights = _weights(model)
-    moves = dict(zip(weights, _pieces(model, step), strict=True))
-    return jvp(lambda values: functional_call(model, values, (inputs,)), (weights,), (moves,))
 
 
 def _weights(model):

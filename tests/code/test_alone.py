@@ -114,6 +114,16 @@ memory = replay.Replay(model, strength=3.0, examples=1)
 memory.consolidate(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
 assert abs(float(memory.penalty()) - 3 * math.log(2)) < 1e-6
 """,
+    "noise": """
+import math
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+step = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+assert abs(noise.curvature_along(model, torch.tensor([[1.0, 2.0]]), step) - 0.25) < 1e-6
+assert noise.scales(torch.tensor([3.0, 1.0]), "null", share=0.5).tolist() == [0, 1]
+assert abs(float(noise.cost_of_a_shift(torch.tensor(0.5), math.log(3))) - math.log(2) + math.log(3) / 2) < 1e-6
+""",
     "two_weights": """
 model = two_weights.TwoWeights(torch.zeros(2))
 way = two_weights.descend(model, torch.tensor([[2.0, 0.0]]), torch.tensor([1]), steps=1, learning_rate=1.0)
@@ -155,7 +165,7 @@ def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, 
 
 ALONE = {
     *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"),
-    *("importance", "kronecker", "distillation"),
+    *("importance", "kronecker", "distillation", "noise"),
 }
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
 MAY_IMPORT = {
@@ -173,6 +183,7 @@ MAY_IMPORT = {
     "likelihood": set(),
     "replay": set(),
     "two_weights": set(),
+    "noise": set(),
     "importance": {"fisher", "penalties"},
     "kronecker": {"fisher", "penalties"},
     "distillation": set(),
@@ -189,6 +200,8 @@ MAY_IMPORT = {
     "figures_fixes": {"figures"},
     "figures_loss": {"figures"},
     "figures_curvature": {"figures"},
+    "experiments_cannot": {*LEARNING, "noise", "training", "together", "experiments"},
+    "figures_cannot": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -206,6 +219,8 @@ MAY_USE = {
     "figures_fixes": {"torch", "numpy", "matplotlib"},
     "figures_loss": {"torch", "numpy", "matplotlib"},
     "figures_curvature": {"torch", "numpy", "matplotlib"},
+    "experiments_cannot": {"torch"},
+    "figures_cannot": {"torch", "numpy", "matplotlib"},
 }
 
 

@@ -32,6 +32,11 @@ TINY = {
         {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
         for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
     ],
+    "last_lesson": [
+        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
+        for method, masked in (("plain", True), ("ewc", False))
+    ],
+    "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
 }
 # Every room that holds experiments: this one, and others whose name says it.
 HOLDERS = ["experiments", "sequences", *(path.stem for path in ROOMS.glob("experiments_*.py"))]
