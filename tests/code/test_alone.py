@@ -152,6 +152,15 @@ torch.nn.init.constant_(model.weight, 3.0)
 steps.proximal_step(model, {"weight": torch.tensor([[1.0]])}, {"weight": torch.tensor([[4.0]])}, 0.25)
 assert abs(float(model.weight) - 2) < 1e-6, model.weight
 assert float(steps.capped({"weight": torch.tensor([9.0])}, 0.25)["weight"]) == 4
+    "noise": """
+import math
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+step = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+assert abs(noise.curvature_along(model, torch.tensor([[1.0, 2.0]]), step) - 0.25) < 1e-6
+assert noise.scales(torch.tensor([3.0, 1.0]), "null", share=0.5).tolist() == [0, 1]
+assert abs(float(noise.cost_of_a_shift(torch.tensor(0.5), math.log(3))) - math.log(2) + math.log(3) / 2) < 1e-6
 """,
     "two_weights": """
 model = two_weights.TwoWeights(torch.zeros(2))
@@ -198,6 +207,7 @@ ALONE = {
     *("importance", "kronecker", "distillation"),
     *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "steps", "two_weights"),
     *("importance", "kronecker", "distillation", "slips", "review"),
+    *("importance", "kronecker", "distillation", "noise"),
 }
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
 MAY_IMPORT = {
@@ -219,6 +229,10 @@ MAY_IMPORT = {
     "replay": set(),
     "steps": set(),
     "two_weights": set(),
+    "noise": set(),
+    "importance": {"fisher", "penalties"},
+    "kronecker": {"fisher", "penalties"},
+    "distillation": set(),
     "training": LEARNING,
     "page": set(),
     "together": LEARNING | {"training"},
@@ -241,6 +255,8 @@ MAY_IMPORT = {
     "figures_lambda": {"figures"},
     "figures_family": {"figures"},
     "figures_slips": {"figures"},
+    "experiments_cannot": {*LEARNING, "noise", "training", "together", "experiments"},
+    "figures_cannot": {"figures"},
 }
 MAY_USE = {
     **{room: {"torch"} for room in ALONE},
@@ -267,6 +283,8 @@ MAY_USE = {
     "figures_many": {"torch", "numpy", "matplotlib"},
     "figures_lambda": {"torch", "numpy", "matplotlib"},
     "figures_family": {"torch", "matplotlib"},
+    "experiments_cannot": {"torch"},
+    "figures_cannot": {"torch", "numpy", "matplotlib"},
 }
 
 

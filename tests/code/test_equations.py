@@ -20,6 +20,7 @@ from ewc.importance import MemoryAwareSynapses, SynapticIntelligence, _Walk, out
 from ewc.kronecker import _Blocks
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
+from ewc.noise import cost_of_a_shift, curvature_along
 from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
 from ewc.slips import own_label_weighted, square_of_batch_mean
 from ewc.steps import capped, proximal_step
@@ -687,6 +688,29 @@ def test_eq_lwf(equation):
     places = torch.arange(1, len(inputs) + 1)
     names = {r"\lambda": 0.7, r"\tau": 2.5, "N": len(inputs), "x": places, "p^*": softened(old), "p": softened(new)}
     same(guard.penalty(inputs).detach(), equation.side(0, names, n=len(inputs), y=3))
+
+
+# ---- What EWC cannot do ----
+
+
+@bound("eq-shift", cost_of_a_shift)
+def test_eq_shift(equation):
+    p, c = torch.tensor([0.3, 0.01, 1e-5]), 2.5
+    wanted = torch.stack([torch.as_tensor(equation.side(1, {"p": each, "c": c})) for each in p])
+    same(cost_of_a_shift(p, c), wanted)
+
+
+@bound("eq-along", curvature_along)
+def test_eq_along(equation):
+    model, inputs = mlp((4,), inputs=5, classes=3), normal(6, 5)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    step = normal(sum(value.numel() for value in weights.values()), seed=1)
+    images = []
+    for x in inputs:
+        jacobian = torch.func.jacrev(lambda values, x=x: torch.func.functional_call(model, values, (x[None],))[0])(weights)
+        names = {"J": torch.cat([value.flatten(1) for value in jacobian.values()], 1)}
+        images.append((1 / len(inputs), names | {"p": model(x[None])[0].detach().softmax(-1)}))
+    same(curvature_along(model, inputs, step), equation.side(1, {"d": step, r"\operatorname{E}": images}, k=3))
 
 
 # ---- The bindings themselves ----
