@@ -187,7 +187,6 @@ def test_ewc_with_the_exact_fisher_is_ewc_over_two_tasks():
 
 
 def test_twice_the_strength_is_the_penalty_without_its_half():
-    model, inputs, _targets = small()
     model, inputs, _ = small()
     twice = EWC(model, 2 * 3.0)
     twice.consolidate(inputs)
@@ -208,7 +207,6 @@ def test_a_term_is_a_state_of_ewc_with_the_anchor_at_the_present_weights():
 
 
 def test_overwritten_is_ewc_of_the_latest_task_alone():
-    model, inputs, _targets = small()
     model, inputs, _ = small()
     penalty = slips.Overwritten(model, 1.0)
     penalty.consolidate(inputs)
@@ -221,7 +219,6 @@ def test_overwritten_is_ewc_of_the_latest_task_alone():
 
 
 def test_rebuilt_is_zero_again_after_so_many_steps():
-    model, inputs, _targets = small()
     model, inputs, _ = small()
     penalty = slips.Rebuilt(model, 1.0, every=3)
     penalty.consolidate(inputs)

@@ -111,7 +111,6 @@ def test_every_penalty_does_beside_others_what_it_does_alone(name):
 
 
 def test_a_penalty_beside_others_matters():
-    _alone, beside = prepared(["none", "none", "l2"])
     _, beside = prepared(["none", "none", "l2"])
     (model, _), (unheld, _), (held, guard) = beside
     held.load_state_dict(unheld.state_dict())
@@ -330,7 +329,6 @@ def test_what_fit_refuses_is_refused_and_the_models_are_as_before(wrong, message
 
 
 def test_each_penalty_that_would_diverge_is_warned_of():
-    _alone, beside = prepared(["l2", "l2", "none"])
     _, beside = prepared(["l2", "l2", "none"])
     beside[1][1].strength = 1e4
     with warnings.catch_warnings(record=True) as caught:
