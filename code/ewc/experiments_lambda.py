@@ -56,8 +56,13 @@ def _second(tasks, runs):
     options = {name: shared[name] for name in ("batch_size", "learning_rate", "momentum")}
     both, guarded = _apart(runs)
     if both:
-        models, seeds = _fresh(tasks[0], [runs[place] for place in both]), [runs[place]["seed"] * 1000 for place in both]
-        fit_together(models, [joint(tasks)] * len(both), steps=2 * shared["steps"], seeds=seeds, label="joint", **options)
+        models, seeds = (
+            _fresh(tasks[0], [runs[place] for place in both]),
+            [runs[place]["seed"] * 1000 for place in both],
+        )
+        fit_together(
+            models, [joint(tasks)] * len(both), steps=2 * shared["steps"], seeds=seeds, label="joint", **options
+        )
         for place, model in zip(both, models, strict=True):
             found[place] = {"after": [accuracy(model, task) for task in tasks]}, {}
     if not guarded:
@@ -66,7 +71,14 @@ def _second(tasks, runs):
     firsts = {runs[place]["seed"]: runs[place] for place in guarded}
     firsts = dict(zip(firsts, _fresh(tasks[0], firsts.values()), strict=True))
     seeds = [seed * 1000 for seed in firsts]
-    fit_together(list(firsts.values()), [tasks[0]] * len(firsts), steps=shared["steps"], seeds=seeds, label="first lesson", **options)
+    fit_together(
+        list(firsts.values()),
+        [tasks[0]] * len(firsts),
+        steps=shared["steps"],
+        seeds=seeds,
+        label="first lesson",
+        **options,
+    )
     known = {}
     for seed, model in firsts.items():
         guard = EWC(model)
@@ -81,7 +93,13 @@ def _second(tasks, runs):
     seeds = [runs[place]["seed"] * 1000 + 1 for place in guarded]
     with _meant_to_diverge():
         fit_together(
-            models, [tasks[1]] * len(models), penalties=penalties, steps=shared["steps"], seeds=seeds, label="second lesson", **options
+            models,
+            [tasks[1]] * len(models),
+            penalties=penalties,
+            steps=shared["steps"],
+            seeds=seeds,
+            label="second lesson",
+            **options,
         )
     for place, model in zip(guarded, models, strict=True):
         run = runs[place]

@@ -17,7 +17,18 @@ SIZES = {
     "cpu": {"examples": 8000, "held": 1000, "steps": 150},
     "embedded": {"examples": 800, "held": 300, "steps": 80},
 }
-_RUN = ("tasks", "models", "training", "metrics", "together", "penalties", "fisher", "steps", "slips", "experiments_slips")
+_RUN = (
+    "tasks",
+    "models",
+    "training",
+    "metrics",
+    "together",
+    "penalties",
+    "fisher",
+    "steps",
+    "slips",
+    "experiments_slips",
+)
 
 
 @depends_on(lambda configuration: _RUN, sizes=SIZES)
@@ -27,7 +38,7 @@ def slips_sweep(
     examples: int | None = None,
     held: int | None = None,
     passes: tuple[int, ...] = (3, 40),
-    stiffness: tuple[float, ...] = (8e3, 3e4, 1.2e5, 5e5, 2e6, 8e6),
+    stiffness: tuple[float, ...] = (2e3, 1e4, 5e4, 2.5e5, 1.2e6, 6e6, 3e7),
     hidden: tuple[int, ...] = (100, 100),
     steps: int | None = None,
     batch_size: int = 64,
@@ -146,6 +157,7 @@ def anchor_that_follows(
     tasks,
     *,
     strengths: tuple[float, ...] = (100.0, 1e4),
+    first_steps: int = 300,
     rounds: int = 20,
     round_steps: int = 25,
     look: tuple[int, ...] = (5, 10, 20),
@@ -170,7 +182,7 @@ def anchor_that_follows(
     fit_together(
         first,
         [tasks[0]] * seeds,
-        steps=300,
+        steps=first_steps,
         learning_rate=0.06,
         seeds=[1000 * number for number in numbers],
         label="anchor: first lesson",

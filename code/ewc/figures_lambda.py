@@ -42,7 +42,11 @@ def inverted_u(sweeps: dict[str, tuple[Accuracies, Tensor]]) -> Picture:
         lost = _lost(accuracies)
         said.append(
             f"{title}: {', '.join(f'{value:.0%} at {_name(strength)}' for strength, value in means.items())}; the best is λ = {_name(best)}; "
-            + (f"runs ran away at {', '.join(f'{_name(strength)} ({count})' for strength, count in lost.items())}; " if lost else "")
+            + (
+                f"runs ran away at {', '.join(f'{_name(strength)} ({count})' for strength, count in lost.items())}; "
+                if lost
+                else ""
+            )
             + f"a dashed line marks joint training, {together.mean():.0%}."
         )
     runs = len(next(iter(next(iter(sweeps.values()))[0].values())))
@@ -53,7 +57,11 @@ def inverted_u(sweeps: dict[str, tuple[Accuracies, Tensor]]) -> Picture:
     )
 
 
-def front(sweeps: dict[str, tuple[Accuracies, Tensor]], labelled: dict[str, dict[float, tuple]], axes_of: dict[str, tuple[str, str]]) -> Picture:
+def front(
+    sweeps: dict[str, tuple[Accuracies, Tensor]],
+    labelled: dict[str, dict[float, tuple]],
+    axes_of: dict[str, tuple[str, str]],
+) -> Picture:
     """Accuracy on the newest task against that on the old ones, means over runs, a point for each λ, and joint training's.
 
     Args:
@@ -80,12 +88,12 @@ def front(sweeps: dict[str, tuple[Accuracies, Tensor]], labelled: dict[str, dict
                     axes.annotate(_name(strength), points[strength], (right, up), textcoords="offset points", ha=side, va="center",
                                   fontsize=9, color=BLUE, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
             axes.plot(*corner, color=INK, marker="*", ms=11, ls="")
-            axes.annotate("joint", corner, (-8, 2), textcoords="offset points", ha="right", va="center")
+            axes.annotate("joint", corner, (0, 12), textcoords="offset points", ha="center", va="center")
             every = torch.cat([way, torch.tensor([corner])])
             low, high = every.amin(0), every.amax(0)
             room = 0.12 * (high - low)
             axes.set_xlim(float(low[0] - room[0]), float(high[0] + room[0]))
-            axes.set_ylim(float(low[1] - room[1]), float(high[1] + room[1]))
+            axes.set_ylim(float(low[1] - room[1]), float(high[1] + 1.6 * room[1]))
             old, new = axes_of[title]
             axes.set_xlabel(old)
             axes.set_ylabel(new)
@@ -98,10 +106,13 @@ def front(sweeps: dict[str, tuple[Accuracies, Tensor]], labelled: dict[str, dict
     said = " ".join(
         f"{title}, {axes_of[title][0]} and then {axes_of[title][1]}: "
         + "; ".join(f"λ = {_name(strength)} {old:.0%} and {new:.0%}" for strength, (old, new) in sorted(points.items()))
-        + f"; joint training {corner[0]:.0%} and {corner[1]:.0%}, to the upper right of all."
+        + f"; joint training {corner[0]:.0%} and {corner[1]:.0%}."
         for title, (points, corner) in ends.items()
     )
-    return draw(f"Accuracy on the newest task against accuracy on the old, a point for each λ, means over runs. {said}", *map(of, sweeps))
+    return draw(
+        f"Accuracy on the newest task against accuracy on the old, a point for each λ, means over runs. {said}",
+        *map(of, sweeps),
+    )
 
 
 def ways_out(sweeps: dict[str, dict[str, Accuracies]]) -> Picture:
@@ -113,17 +124,10 @@ def ways_out(sweeps: dict[str, dict[str, Accuracies]]) -> Picture:
             floor = min(map(_floor, sweeps[title].values()))
             for way, accuracies in sweeps[title].items():
                 _curve(axes, accuracies, styles[way][0], floor, styles[way][1], way == "explicit")
-            ends = {way: _means(accuracies) for way, accuracies in sweeps[title].items()}
-            top = max(max(means.values()) for means in ends.values())
-            heights = {way: means[max(means)] for way, means in ends.items()}
-            for way, means in ends.items():
-                up = {"explicit": -12, "capped": 8, "proximal": -11}[way]
-                if way == "capped" and heights["capped"] < heights["proximal"]:
-                    up = -11
-                elif way == "proximal" and "capped" in heights and heights["capped"] < heights["proximal"]:
-                    up = 9
-                axes.annotate(way, (max(means), heights[way]), (0, up), textcoords="offset points", ha="right" if way != "explicit" else "left",
-                              va="center", color=styles[way][0], weight="bold", fontsize=9)  # fmt: skip
+            top = max(max(_means(accuracies).values()) for accuracies in sweeps[title].values())
+            for way in sweeps[title]:
+                axes.plot([], [], color=styles[way][0], ls=styles[way][1], marker="o", ms=3.5, label=way)
+            axes.legend(loc="center left", frameon=False, fontsize=9, labelcolor="linecolor")
             _strength_axis(axes, {strength: None for means in sweeps[title].values() for strength in means})
             axes.set_ylim(floor - 0.04, top + 0.06)
             axes.set_ylabel("mean accuracy, all tasks")
@@ -143,17 +147,21 @@ def ways_out(sweeps: dict[str, dict[str, Accuracies]]) -> Picture:
         + "."
         for title, ways in sweeps.items()
     )
-    return draw(f"Mean accuracy over all tasks against λ for ways of taking the penalty's step, crosses for runs that ran away. {said}", *map(of, sweeps))
+    return draw(
+        f"Mean accuracy over all tasks against λ for ways of taking the penalty's step, crosses for runs that ran away. {said}",
+        *map(of, sweeps),
+    )
 
 
 def running_away(losses: dict[str, Tensor], styles: dict[str, str], start: float) -> Picture:
     """The loss of the second task plus the penalty, step by step, for several steps; by name, (steps + 1,)."""
 
     def panel(axes):
+        ends = {name: float(values[values.isfinite()][-1]) for name, values in losses.items()}
+        lifts = dict(zip(sorted(ends, key=ends.get), (-6, 5, 0), strict=True))  # the lower two end near each other
         for (name, values), colour in zip(losses.items(), (GREEN, RED, BLUE), strict=True):
             axes.plot(values, color=colour, ls=styles[name])
-            finite = values[values.isfinite()]
-            axes.annotate(name, (len(finite) - 1, float(finite[-1])), (5, 0), textcoords="offset points", color=colour, va="center",
+            axes.annotate(name, (int(values.isfinite().sum()) - 1, ends[name]), (5, lifts[name]), textcoords="offset points", color=colour, va="center",
                           annotation_clip=False, fontsize=9)  # fmt: skip
         axes.set_yscale("log")
         axes.set_xlim(0, max(map(len, losses.values())) - 1)
@@ -183,7 +191,9 @@ def what_is_known(strengths: Tensor, rises: dict[str, Tensor]) -> Picture:
             axes.plot(strengths, values, color=colour, ls=line, marker=mark, ms=4)
         ends = sorted(rises, key=lambda name: float(rises[name][-1]))
         heights = torch.tensor([float(rises[name][-1].log10()) for name in ends])
-        least = 0.07 * float(torch.cat(list(rises.values())).log10().amax() - torch.cat(list(rises.values())).log10().amin())
+        least = 0.07 * float(
+            torch.cat(list(rises.values())).log10().amax() - torch.cat(list(rises.values())).log10().amin()
+        )
         for place in range(1, len(ends)):
             heights[place] = max(heights[place], heights[place - 1] + least)
         for name, height in zip(ends, heights.tolist(), strict=True):
@@ -225,7 +235,15 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
     def sheet(axes):
         axes.set_axis_off()
         for row, ((images, answers), task, colour) in enumerate(zip(wrong, tasks, (BLUE, ORANGE), strict=True)):
-            axes.text(0, 1.0 - 0.52 * row, f"{task.name}, and what it is taken for", color=colour, fontsize=9, va="center", transform=axes.transAxes)
+            axes.text(
+                0,
+                1.0 - 0.52 * row,
+                f"{task.name}, and what it is taken for",
+                color=colour,
+                fontsize=9,
+                va="center",
+                transform=axes.transAxes,
+            )
             for place, (image, answer) in enumerate(zip(images, answers, strict=True)):
                 across, down = place % 5, place // 5
                 inset = axes.inset_axes([across / 5 + 0.03, 0.78 - 0.52 * row - 0.22 * down, 0.14, 0.135])
@@ -257,7 +275,9 @@ def _name(strength):
 
 def _means(accuracies):
     """The mean over tasks and the runs that did not run away, where there are such."""
-    return {strength: float(values.mean(1).nanmean()) for strength, values in accuracies.items() if not values.isnan().all()}
+    return {
+        strength: float(values.mean(1).nanmean()) for strength, values in accuracies.items() if not values.isnan().all()
+    }
 
 
 def _lost(accuracies):
@@ -289,7 +309,15 @@ def _curve(axes, accuracies, colour, floor, line="-", crosses=True):
         if crosses and each.isnan().any():
             count = int(each.isnan().sum())
             axes.plot([_place(strength, lowest)], [floor], color=RED, marker="x", ms=6, ls="")
-            axes.annotate(f"{count}", (_place(strength, lowest), floor), (0, 6), textcoords="offset points", ha="center", color=RED, fontsize=8)
+            axes.annotate(
+                f"{count}",
+                (_place(strength, lowest), floor),
+                (0, 6),
+                textcoords="offset points",
+                ha="center",
+                color=RED,
+                fontsize=8,
+            )
 
 
 def _strength_axis(axes, strengths):

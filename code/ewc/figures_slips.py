@@ -1,5 +1,7 @@
 """The figures of the chapter on other people's EWC: one function a figure, with its alt text."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def scales(looks: list[dict]) -> Picture:
             axes.plot(late, row, "o", color=colour, ms=7)
         axes.axvline(1, color=GREY, lw=1, ls="--", zorder=0)
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.3, -0.7)
         axes.set_xscale("log")
         axes.set_xlabel("sum over all weights, exact = 1")
         axes.tick_params(left=False)
@@ -50,15 +52,27 @@ def sweeps(look: dict, stiffness) -> Picture:
     rows = {name: row for name, row in look["rows"].items() if name != "argmax"}
     curves = {name: torch.tensor(row["held"]).mean((1, 2)) for name, row in rows.items()}
     strengths = {name: torch.tensor(row["strengths"]).log().mean(1).exp() for name, row in rows.items()}
-    dashes = {"one sampled label": "--", "empirical": "-", "p(y) · g²": ":", "whole mean, squared": "--", "B × B, squared": "-."}
+    dashes = {
+        "one sampled label": "--",
+        "empirical": "-",
+        "p(y) · g²": ":",
+        "whole mean, squared": "--",
+        "B × B, squared": "-.",
+    }
     short = {
         "exact": "exact",
         "one sampled label": "sampled",
-        "empirical": "empirical,\nargmax, p·g²",
-        "batch mean, squared": "batch\nmean²",
-        "whole mean, squared": "whole\nmean²",
+        "empirical": "empirical*",
+        "batch mean, squared": "batch mean",
+        "whole mean, squared": "whole",
         "B × B, squared": "B × B",
     }
+
+    # Names stand above the humps, in two rows, so that neighbours do not meet.
+    every = torch.stack(list(curves.values()))
+    gap = float(every.max() - every.min())
+    ordered = sorted(short, key=lambda name: float(strengths[name][curves[name].argmax()]))
+    heights = {name: float(every.max()) + (0.04 + 0.18 * (place % 2)) * gap for place, name in enumerate(ordered)}
 
     def against(x, label, named):
         def panel(axes):
@@ -66,15 +80,17 @@ def sweeps(look: dict, stiffness) -> Picture:
                 line = {"color": _COLOURS[name], "ls": dashes.get(name, "-"), "lw": 2.4 if name == "exact" else 1.6}
                 axes.plot(x[name], curve, **line)
                 if named and name in short:
-                    top = int(curve.argmax())
-                    down = name in ("B × B, squared", "one sampled label")
-                    axes.annotate(short[name], (x[name][top], curve[top]), (0, 4 if not down else -11), textcoords="offset points",
-                                  color=_COLOURS[name], ha="center", va="top" if down else "bottom", fontsize=8, linespacing=0.95)  # fmt: skip
+                    top, height = int(curve.argmax()), heights[name]
+                    axes.annotate(short[name], (x[name][top], height), color=_COLOURS[name], ha="center", va="bottom", fontsize=8, linespacing=0.95)  # fmt: skip
             axes.set_xscale("log")
             axes.set_xlabel(label)
-            axes.set_title("both tasks, held-out images" if named else "")
-            low, high = min(float(curve.min()) for curve in curves.values()), max(float(curve.max()) for curve in curves.values())
-            axes.set_ylim(low - 0.02, high + 0.3 * (high - low))
+            if named:
+                axes.set_ylabel("read correctly, both tasks")
+            low, high = (
+                min(float(curve.min()) for curve in curves.values()),
+                max(float(curve.max()) for curve in curves.values()),
+            )
+            axes.set_ylim(low - 0.02, high + (0.45 if named else 0.1) * (high - low))
             _percent(axes)
 
         return panel
@@ -98,14 +114,20 @@ def batches(sizes: list[int], found: dict[int, Tensor], empirical: dict[int, flo
         for (passes, values), colour, line in zip(found.items(), (BLUE, ORANGE), ("-", "--"), strict=True):
             axes.loglog(sizes, values, color=colour, ls=line, marker="o", ms=4)
             axes.loglog(sizes, empirical[passes] / torch.tensor(sizes), color=GREY, lw=1, ls=":")
-            axes.annotate(f"after {passes} passes", (sizes[1], values[1]), (6, 5), textcoords="offset points", color=colour)
-        axes.annotate("1/B", (sizes[-2], empirical[passes] / sizes[-2]), (0, -14), textcoords="offset points", color=GREY)
+            axes.annotate(
+                f"after {passes} passes", (sizes[1], values[1]), (6, 5), textcoords="offset points", color=colour
+            )
+        axes.annotate(
+            "1/B", (sizes[-2], empirical[passes] / sizes[-2]), (0, -14), textcoords="offset points", color=GREY
+        )
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         axes.set_xlabel("batch size B")
         axes.set_ylabel("sum over all weights, exact = 1")
 
-    said = "; ".join(f"after {passes} passes from {values[0]:.2g} to {values[-1]:.2g}" for passes, values in found.items())
+    said = "; ".join(
+        f"after {passes} passes from {values[0]:.2g} to {values[-1]:.2g}" for passes, values in found.items()
+    )
     return draw(
         f"On logarithmic axes, the sum of the squared batch mean, divided by that of the exact Fisher, against batch sizes from {sizes[0]} to {sizes[-1]}: {said}. "
         "Dotted lines fall as one over the batch size; the values keep close to them.",
@@ -127,13 +149,22 @@ def lost(rounds, anchors: dict, strengths, thirds: dict, task) -> Picture:
 
     def anchor(axes):
         for way, colour in (("stays", BLUE), ("follows", ORANGE)):
-            for strength, values, line in zip(strengths, follow[way], ("-", "--"), strict=True):
+            for values, line in zip(follow[way], ("-", "--"), strict=True):
                 axes.plot(rounds, values, color=colour, ls=line, marker="o", ms=4)
-                axes.annotate(f"{way}, λ = {strength:,.0f}", (1, {("stays", "-"): 0.66, ("follows", "--"): 0.93, ("stays", "--"): 0.795, ("follows", "-"): 0.1}[way, line]),
-                              (-2, 0), xycoords="axes fraction", textcoords="offset points", color=colour, ha="right", va="center", fontsize=8.5)  # fmt: skip
+        low, high = float(follow["follows"].min()) - 0.05, 1.0
+        ends = [
+            (float(values[-1]), way, strength)
+            for way in follow
+            for strength, values in zip(strengths, follow[way], strict=True)
+        ]
+        for place, (_, way, strength) in zip(
+            _apart([end for end, *_ in ends], 0.075 * (high - low)), ends, strict=True
+        ):
+            axes.annotate(f"{way}, λ = {strength:,.0f}", (1, place), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                          color=BLUE if way == "stays" else ORANGE, va="center", fontsize=8.5, annotation_clip=False)  # fmt: skip
         axes.set_title(f"{task.name}, read correctly")
         axes.set_xlabel("rounds of the second task")
-        axes.set_ylim(float(follow["follows"].min()) - 0.1, 1.04)
+        axes.set_ylim(low, high)
         _percent(axes)
 
     def third(axes):
@@ -163,6 +194,16 @@ def lost(rounds, anchors: dict, strengths, thirds: dict, task) -> Picture:
     )
 
 
+def _apart(values, least):
+    """The values moved, as little as their order allows from the middle, so that neighbours are `least` apart."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    places = list(values)
+    for lower, upper in pairwise(order):
+        places[upper] = max(places[upper], places[lower] + least)
+    shift = sum(places) / len(places) - sum(values) / len(values)
+    return [place - shift for place in places]
+
+
 def findings(table: dict[str, dict[str, str | None]]) -> Picture:
     """Which checks of `review` find something in which penalty: a dot where they do."""
     names, checks = list(table), list(next(iter(table.values())))
@@ -183,7 +224,8 @@ def findings(table: dict[str, dict[str, str | None]]) -> Picture:
         axes.spines[:].set_visible(False)
 
     said = "; ".join(
-        f"{name}: {', '.join(str(place) for place, check in enumerate(checks, 1) if table[name][check]) or 'none'}" for name in names
+        f"{name}: {', '.join(str(place) for place, check in enumerate(checks, 1) if table[name][check]) or 'none'}"
+        for name in names
     )
     return draw(f"A table of {len(names)} penalties and {len(checks)} checks, with a red square where a check finds something. {said}.",
                 panel, size=(4.2, 0.24 * len(names) + 0.5))  # fmt: skip

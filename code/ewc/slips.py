@@ -43,7 +43,9 @@ def argmax(model: nn.Module, inputs: Tensor, targets: Tensor | None = None) -> d
     return diagonal_fisher(model, inputs, labels="argmax")
 
 
-def own_label_weighted(model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 1024) -> dict[str, Tensor]:
+def own_label_weighted(
+    model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 1024
+) -> dict[str, Tensor]:
     """1/N Σ_n p(yₙ|xₙ) s(xₙ, yₙ)²: one of the C terms of the sum over labels, that of the data's label."""
     names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
     total = {name: fisher._zeros(parameter.shape, parameter) for parameter, name in names.items()}
@@ -52,9 +54,9 @@ def own_label_weighted(model: nn.Module, inputs: Tensor, targets: Tensor, *, bat
         for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
             logits, calls = fisher._forward(model, layers, inputs[batch])
             closed, general = fisher._closed_and_general(calls)
-            p = logits.detach().softmax(-1)
+            p = logits.detach().softmax(1)
             label = one_hot(targets[batch], p.shape[1])
-            weight = (p * label).sum(-1, keepdim=True)
+            weight = (p * label).sum(1, keepdim=True)
             outputs = [call.output for call in closed + general]
             deltas = torch.autograd.grad(logits, outputs, label - p, materialize_grads=True)
             for call, delta in zip(closed, deltas, strict=False):
@@ -72,12 +74,13 @@ def square_of_batch_mean(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 128
 ) -> dict[str, Tensor]:
     """Mean over batches of ( 1/B Σ_{n in batch} s(xₙ, yₙ) )²: ``.grad ** 2`` after the mean loss of a batch."""
+    total: dict[str, Tensor] = {}
+    batches = list(zip(inputs.split(batch_size), targets.split(batch_size), strict=True))
     with fisher._evaluated(model):
-        squares = [
-            {name: gradient**2 for name, gradient in _gradient(model, cross_entropy(model(x), y)).items()}
-            for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
-        ]
-    return {name: sum(square[name] for square in squares) / len(squares) for name in squares[0]}
+        for x, y in batches:
+            for name, gradient in _gradient(model, cross_entropy(model(x), y)).items():
+                total[name] = total.get(name, 0) + gradient**2 / len(batches)
+    return total
 
 
 def square_of_whole_mean(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -31,7 +31,13 @@ def permutations(first):
 
     def together():
         models, penalties = made()
-        learn_together(models, [sequences[seed] for _, seed in runs], penalties=penalties, seeds=[seed for _, seed in runs], **options)
+        learn_together(
+            models,
+            [sequences[seed] for _, seed in runs],
+            penalties=penalties,
+            seeds=[seed for _, seed in runs],
+            **options,
+        )
 
     return one_after_another, together
 

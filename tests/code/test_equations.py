@@ -20,7 +20,9 @@ from ewc.importance import MemoryAwareSynapses, SynapticIntelligence, _Walk, out
 from ewc.kronecker import _Blocks
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
+from ewc.noise import cost_of_a_shift, curvature_along
 from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
+from ewc.slips import own_label_weighted, square_of_batch_mean
 from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
 from torch import nn
@@ -308,6 +310,24 @@ def test_eq_empirical_fisher(equation):
     for i in (1, 8, 23, 30, len(fisher)):
         same(fisher[i - 1], equation.side(0, names | {"i": i}))
     test_eq_output_score()  # the other labels of the same lines
+
+
+@bound("eq-own-label", own_label_weighted)
+def test_eq_own_label(equation):
+    network, inputs, labels = small_network()
+    names = with_network(network, inputs, labels)
+    found = parameters_to_vector(own_label_weighted(network, inputs, labels, batch_size=4).values())
+    for i in (1, 8, 23, 30, len(found)):
+        same(found[i - 1], equation.side(0, names | {"i": i}))
+
+
+@bound("eq-batch-square", square_of_batch_mean)
+def test_eq_batch_square(equation):
+    network, inputs, labels = small_network()
+    found = parameters_to_vector(square_of_batch_mean(network, inputs, labels, batch_size=2).values())
+    batches = [with_network(network, inputs[rows], labels[rows]) for rows in (slice(0, 2), slice(2, 4), slice(4, 6))]
+    for i in (1, 8, 23, 30, len(found)):
+        same(found[i - 1], sum(equation.side(0, names | {"B": 2, "i": i}) for names in batches) / 3)
 
 
 @bound("eq-closed-form", _add_linear)
@@ -668,6 +688,29 @@ def test_eq_lwf(equation):
     places = torch.arange(1, len(inputs) + 1)
     names = {r"\lambda": 0.7, r"\tau": 2.5, "N": len(inputs), "x": places, "p^*": softened(old), "p": softened(new)}
     same(guard.penalty(inputs).detach(), equation.side(0, names, n=len(inputs), y=3))
+
+
+# ---- What EWC cannot do ----
+
+
+@bound("eq-shift", cost_of_a_shift)
+def test_eq_shift(equation):
+    p, c = torch.tensor([0.3, 0.01, 1e-5]), 2.5
+    wanted = torch.stack([torch.as_tensor(equation.side(1, {"p": each, "c": c})) for each in p])
+    same(cost_of_a_shift(p, c), wanted)
+
+
+@bound("eq-along", curvature_along)
+def test_eq_along(equation):
+    model, inputs = mlp((4,), inputs=5, classes=3), normal(6, 5)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    step = normal(sum(value.numel() for value in weights.values()), seed=1)
+    images = []
+    for x in inputs:
+        jacobian = torch.func.jacrev(lambda values, x=x: torch.func.functional_call(model, values, (x[None],))[0])(weights)
+        names = {"J": torch.cat([value.flatten(1) for value in jacobian.values()], 1)}
+        images.append((1 / len(inputs), names | {"p": model(x[None])[0].detach().softmax(-1)}))
+    same(curvature_along(model, inputs, step), equation.side(1, {"d": step, r"\operatorname{E}": images}, k=3))
 
 
 # ---- The bindings themselves ----

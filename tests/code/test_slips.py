@@ -147,7 +147,8 @@ def test_in_whatever_mode_a_pass_over_the_images_changes_the_buffers_and_in_eval
 def test_the_scale_is_the_ratio_of_sums_and_the_order_that_of_the_rankings():
     right = {"a": torch.tensor([1.0, 2.0, 3.0, 0.0]), "b": torch.tensor([4.0])}
     found = {"a": torch.tensor([2.0, 4.0, 6.0, 100.0]), "b": torch.tensor([8.0])}
-    assert likeness(found, right) == (pytest.approx(12.0), pytest.approx(1.0))  # where the exact is 0, order does not count
+    # Where the exact is 0, order does not count.
+    assert likeness(found, right) == (pytest.approx(12.0), pytest.approx(1.0))
     turned = {"a": torch.tensor([4.0, 3.0, 2.0, 0.0]), "b": torch.tensor([1.0])}
     assert likeness(turned, right) == (pytest.approx(1.0), pytest.approx(-1.0))
 
@@ -186,12 +187,12 @@ def test_ewc_with_the_exact_fisher_is_ewc_over_two_tasks():
 
 
 def test_twice_the_strength_is_the_penalty_without_its_half():
-    model, inputs, _targets = small()
+    model, inputs, _ = small()
     twice = EWC(model, 2 * 3.0)
     twice.consolidate(inputs)
     fisher = slips.exact(model, inputs)
     moved(model)
-    assert float(twice.penalty()) == pytest.approx(3.0 * sum(float((0.1**2 * value).sum()) for value in fisher.values()))
+    assert twice.penalty().item() == pytest.approx(3.0 * 0.1**2 * sum(float(value.sum()) for value in fisher.values()))
 
 
 def test_a_term_is_a_state_of_ewc_with_the_anchor_at_the_present_weights():
@@ -202,11 +203,11 @@ def test_a_term_is_a_state_of_ewc_with_the_anchor_at_the_present_weights():
     assert penalty.penalty() == 0
     moved(model)
     count = sum(value.numel() for value in model.parameters())
-    assert float(penalty.penalty()) == pytest.approx(count * 0.1**2)
+    assert penalty.penalty().item() == pytest.approx(count * 0.1**2)
 
 
 def test_overwritten_is_ewc_of_the_latest_task_alone():
-    model, inputs, _targets = small()
+    model, inputs, _ = small()
     penalty = slips.Overwritten(model, 1.0)
     penalty.consolidate(inputs)
     moved(model)
@@ -218,7 +219,7 @@ def test_overwritten_is_ewc_of_the_latest_task_alone():
 
 
 def test_rebuilt_is_zero_again_after_so_many_steps():
-    model, inputs, _targets = small()
+    model, inputs, _ = small()
     penalty = slips.Rebuilt(model, 1.0, every=3)
     penalty.consolidate(inputs)
     values = []
@@ -241,7 +242,11 @@ def test_the_same_tensor_as_its_own_anchor_gives_no_penalty_wherever_it_goes():
 
 def findings(make_penalty, **options):
     torch.set_default_dtype(torch.float32)  # as its readers run it
-    return {check.__name__: found for check, found in zip(CHECKS, review(make_penalty, **options).values(), strict=True)}
+    try:
+        found = review(make_penalty, **options)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    return {check.__name__: said for check, said in zip(CHECKS, found.values(), strict=True)}
 
 
 def caught(make_penalty, **options):

@@ -77,7 +77,12 @@ def prepared(names, first=None):
 def test_a_stack_ends_where_its_models_end_alone(optimizer, schedule):
     names, second = ["none", "ewc", "l2", "merged", "replay"], [blobs(shift=s, seed=s) for s in (1, 2)]
     alone, beside = prepared(names)
-    options = {**QUICK, "optimizer": optimizer, "schedule": schedule, "learning_rate": 0.05 if optimizer == "sgd" else 0.01}
+    options = {
+        **QUICK,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "learning_rate": 0.05 if optimizer == "sgd" else 0.01,
+    }
     now = [second[place % 2] for place in range(len(names))]
     for place, (model, guard) in enumerate(alone):
         fit(model, now[place], penalty=guard, seed=place + 3, **options)
@@ -106,7 +111,7 @@ def test_every_penalty_does_beside_others_what_it_does_alone(name):
 
 
 def test_a_penalty_beside_others_matters():
-    _alone, beside = prepared(["none", "none", "l2"])
+    _, beside = prepared(["none", "none", "l2"])
     (model, _), (unheld, _), (held, guard) = beside
     held.load_state_dict(unheld.state_dict())
     guard.consolidate()
@@ -233,7 +238,10 @@ def test_watch_sees_each_model_at_each_step():
 # ---- in sequence
 
 
-@pytest.mark.parametrize("names", [["none", "ewc", "merged"], ["online", "l2", "mas"], ["kronecker", "replay", "distillation"], ["si", "si", "none"]])
+@pytest.mark.parametrize(
+    "names",
+    [["none", "ewc", "merged"], ["online", "l2", "mas"], ["kronecker", "replay", "distillation"], ["si", "si", "none"]],
+)
 def test_learning_together_is_learning_in_sequence(names):
     sequences = [[blobs(shift=shift, seed=seed) for shift in range(3)] for seed in range(2)]
     sequences.append(sequences[0])
@@ -243,11 +251,18 @@ def test_learning_together_is_learning_in_sequence(names):
     matrices, looks = learn_together(models, sequences, penalties=penalties, look=(0, 10, 25), seeds=[4, 5, 6], **QUICK)
     for place, name in enumerate(names):
         wanted, seen = learn_in_sequence(
-            alone[place], sequences[place], penalty=PENALTIES[name](alone[place]), look=(0, 10, 25), seed=4 + place, **QUICK
+            alone[place],
+            sequences[place],
+            penalty=PENALTIES[name](alone[place]),
+            look=(0, 10, 25),
+            seed=4 + place,
+            **QUICK,
         )
         same(models[place], alone[place])
         torch.testing.assert_close(matrices[place].values, wanted.values, atol=0.03, rtol=0)
-        assert [(look["task"], look["step"]) for look in looks[place]] == [(look["task"], look["step"]) for look in seen]
+        assert [(look["task"], look["step"]) for look in looks[place]] == [
+            (look["task"], look["step"]) for look in seen
+        ]
         for look, other in zip(looks[place], seen, strict=True):
             assert look["accuracies"] == pytest.approx(other["accuracies"], abs=0.03)
 
@@ -266,7 +281,11 @@ def test_tests_may_be_others_than_what_is_learned():
 
 def test_lists_of_other_lengths_are_refused():
     models = [small(), small(1)]
-    for name, wrong in (("tasks", {"tasks": [blobs()]}), ("penalties", {"penalties": [None]}), ("seeds", {"seeds": [0, 1, 2]})):
+    for name, wrong in (
+        ("tasks", {"tasks": [blobs()]}),
+        ("penalties", {"penalties": [None]}),
+        ("seeds", {"seeds": [0, 1, 2]}),
+    ):
         given = {"tasks": [blobs()] * 2, **wrong}
         with pytest.raises(ValueError, match=f"{name} has {len(wrong[name])} entries for 2 models"):
             fit_together(models, given.pop("tasks"), **given, **QUICK)
@@ -310,7 +329,7 @@ def test_what_fit_refuses_is_refused_and_the_models_are_as_before(wrong, message
 
 
 def test_each_penalty_that_would_diverge_is_warned_of():
-    _alone, beside = prepared(["l2", "l2", "none"])
+    _, beside = prepared(["l2", "l2", "none"])
     beside[1][1].strength = 1e4
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
