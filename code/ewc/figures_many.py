@@ -182,8 +182,8 @@ def where_they_end(mean: Tensor, precision: Tensor, merged: Tensor, separate: Te
         axes.plot(*mean, color=INK, marker="+", ms=12, ls="")
         axes.annotate("both after task 1", merged[0], (0, -14), textcoords="offset points", ha="center", fontsize=9)
         axes.margins(0.14)
-        axes.set_xlabel("intercept, $\\theta_1$")
-        axes.set_ylabel("slope, $\\theta_2$")
+        axes.set_xlabel("intercept")
+        axes.set_ylabel("slope")
 
     def far(theta):
         return float((theta - mean) @ precision @ (theta - mean)) ** 0.5
