@@ -186,7 +186,7 @@ class _Blocks:
     def __init__(self, b, a, steepest=None):
         self.b, self.a = b, a
         if steepest is None:
-            steepest = torch.linalg.eigvalsh(b)[:, -1] * torch.linalg.eigvalsh(a)[:, -1]
+            steepest = _largest(b) * _largest(a)
         self.steepest = steepest  # an eigenvalue a task, found once
 
     def faded(self, decay):
@@ -212,6 +212,14 @@ class _Blocks:
             return left @ self.a[0]
         left = left.unflatten(0, self.b.shape[:2]).transpose(0, 1).flatten(1)  # the tasks side by side
         return left @ self.a.flatten(0, 1)
+
+
+def _largest(matrices):
+    """The largest eigenvalue of each. In float32 the search may not converge where many others are next to 0, as of dark pixels."""
+    try:
+        return torch.linalg.eigvalsh(matrices)[:, -1]
+    except torch.linalg.LinAlgError:
+        return torch.linalg.eigvalsh(matrices.double())[:, -1].to(matrices.dtype)
 
 
 class _Kronecker(torch.autograd.Function):

@@ -1,0 +1,113 @@
+"""Noise on the weights of a trained network: how it is drawn, what the Fisher says that it costs, and what it costs.
+
+Three noises of one length. The uniform one treats all weights alike; the shaped one is what a Laplace posterior with the
+diagonal Fisher takes for harmless; the null one touches only weights whose Fisher is next to nothing. Weights that cannot
+matter, because they read an input that is 0 in all examples, are left alone by all three.
+
+This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+
+KINDS = ("uniform", "shaped", "null")
+
+
+def scales(
+    fisher: Tensor, kind: str, *, damping: float = 1e-3, share: float = 0.25, used: Tensor | None = None
+) -> Tensor:
+    """The standard deviation of each weight's noise, up to one factor for all: (P,), 0 where a weight is left alone.
+
+        uniform  1          shaped  1 / √(Fᵢ + ν),  ν = damping · mean F          null  1 where Fᵢ is among the smallest
+
+    Args:
+        fisher: the diagonal Fisher information, (P,).
+        damping: ν, as a multiple of the mean of F over the weights in use.
+        share: of the weights in use, those with the smallest F that count as null.
+        used: which weights are in use, (P,) of booleans; all unless given.
+
+    Raises:
+        ValueError: the kind is none of `KINDS`, or a number is out of its range.
+
+    Source: Kirkpatrick et al., PNAS 114(13) 3521, 2017, Figure 3C; there the null space is taken without a threshold being given.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it may be one of {', '.join(map(repr, KINDS))}")
+    if not damping > 0:
+        raise ValueError(f"damping is {damping!r}; it must be above 0")
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share!r}; it must be above 0 and at most 1")
+    used = torch.ones_like(fisher, dtype=torch.bool) if used is None else used
+    if kind == "uniform":
+        return used.to(fisher.dtype)
+    if kind == "shaped":
+        return used / (fisher + damping * fisher[used].mean()).sqrt()
+    smallest = torch.zeros_like(used)
+    places = used.nonzero().squeeze(1)
+    smallest[places[fisher[used].argsort()[: max(1, round(share * len(places)))]]] = True
+    return smallest.to(fisher.dtype)
+
+
+def direction(scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A draw u / ‖u‖ with independent uᵢ ~ N(0, scaleᵢ²): (P,), of length 1."""
+    draw = scale * torch.randn(scale.shape, generator=generator, dtype=scale.dtype).to(scale.device)
+    return draw / draw.norm()
+
+
+def in_use(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Which weights of an `mlp` can matter for these inputs: all but those of the first layer that read what is always 0."""
+    alive = (inputs.flatten(1) != 0).any(0)
+    marks = [torch.ones_like(parameter, dtype=torch.bool) for parameter in model.parameters()]
+    marks[0] = marks[0] & alive
+    return torch.cat([mark.flatten() for mark in marks])
+
+
+@torch.no_grad()
+def turned(model: nn.Module, inputs: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits z and Jd, both (N, C): how fast the logits change when the weights set out along the step d, (P,)."""
+    weights = _weights(model)
+    moves = dict(zip(weights, _pieces(model, step), strict=True))
+    return jvp(lambda values: functional_call(model, values, (inputs,)), (weights,), (moves,))
+
+
+def curvature_along(model: nn.Module, inputs: Tensor, step: Tensor) -> float:
+    """dᵀFd for a step d of the weights, (P,), with the whole exact Fisher F, mean per example: no matrix is formed.
+
+    The step changes the logits of an image by Jd. Its score for label y changes by (Jd)_y less its mean under p, so that
+
+        dᵀFd = mean over examples of  Σ_k p_k (Jd)_k² − (Σ_k p_k (Jd)_k)²,
+
+    the variance of (Jd)_k under the model's own labels. One forward pass with a tangent.
+    """
+    logits, slopes = turned(model, inputs, step)
+    p = logits.softmax(1)
+    return float(((p * slopes**2).sum(1) - (p * slopes).sum(1) ** 2).mean())
+
+
+@torch.no_grad()
+def divergence(model: nn.Module, inputs: Tensor, step: Tensor) -> float:
+    """Mean over examples of KL(p(y|x, θ) ‖ p(y|x, θ + d)) for a step d of the weights, (P,), which stay where they are."""
+    weights = _weights(model)
+    moved = {name: value + move for (name, value), move in zip(weights.items(), _pieces(model, step), strict=True)}
+    return mean_kl(functional_call(model, weights, (inputs,)), functional_call(model, moved, (inputs,)))
+
+
+def mean_kl(before: Tensor, after: Tensor) -> float:
+    """Mean over examples of the KL divergence of the predictions with the second logits from those with the first, (N, C)."""
+    before, after = before.log_softmax(-1), after.log_softmax(-1)
+    return float((before.exp() * (before - after)).sum(-1).mean())
+
+
+def cost_of_a_shift(probability: Tensor, shift: float | Tensor) -> Tensor:
+    """KL from the old prediction when the logit of one class rises by c: log(1 + p (eᶜ − 1)) − p c, p its old probability."""
+    return torch.log1p(probability * torch.expm1(torch.as_tensor(shift, dtype=probability.dtype))) - probability * shift
+
+
+def _weights(model):
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _pieces(model, step):
+    shapes = [parameter.shape for parameter in model.parameters()]
+    return [piece.view(shape) for piece, shape in zip(step.split([shape.numel() for shape in shapes]), shapes, strict=True)]
