@@ -1,7 +1,7 @@
 """Elastic weight consolidation, from Bayes' rule to running code: the module behind the book Weights that Remember.
 
 Its rooms, each readable by itself: `fisher`, `laplace`, `penalties`, `importance`, `kronecker`, `distillation`, `replay`,
-`metrics`, `tasks`, `models`, `training`, `together`, `experiments`, `sequences`, `paper`, `figures`, and `page`, which hands
+`metrics`, `tasks`, `models`, `training`, `together`, `experiments`, `sequences`, `tuning`, `paper`, `figures`, and `page`, which hands
 numbers to the text.
 """
 

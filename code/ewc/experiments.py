@@ -64,7 +64,11 @@ class Record:
 
     def model(self, name: str) -> torch.nn.Module:
         """The network of the run, on the CPU, with the weights kept under `name`, for example ``"after 1"``."""
-        network = mlp(self.configuration["hidden"], classes=2 if self.configuration.get("scenario") == "domain" else 10)
+        network = mlp(
+            self.configuration["hidden"],
+            inputs=(28 + 2 * self.configuration.get("padding", 0)) ** 2,
+            classes=2 if self.configuration.get("scenario") == "domain" else 10,
+        )
         # A copy: the parameters become views of it, and training them must not write into the record.
         torch.nn.utils.vector_to_parameters(self.tensors[name].clone(), network.parameters())
         return network

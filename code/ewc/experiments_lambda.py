@@ -1,9 +1,11 @@
-"""The experiment of the chapter on choosing λ: one first lesson for each seed, and from its weights a second with each λ.
+"""The experiments of the chapter on choosing λ: two tasks, and permutations of one, learned with EWC of many strengths.
 
 Runs that differ only in λ, in how the step on the penalty is taken, or in the seed train side by side: `experiments.run_together`.
 """
 
+import contextlib
 import copy
+import warnings
 
 import torch
 from torch.nn.utils import parameters_to_vector
@@ -12,13 +14,14 @@ from ewc.experiments import depends_on
 from ewc.models import mlp
 from ewc.penalties import EWC
 from ewc.steps import Capped, Proximal
-from ewc.tasks import joint
+from ewc.tasks import held_out, joint, permuted
 from ewc.together import diverged, fit_together
 from ewc.training import accuracy
 
 _ROOMS = ("tasks", "models", "training", "metrics", "together", "penalties", "fisher", "steps", "experiments_lambda")
 WAYS = ("explicit", "capped", "proximal", "joint")
 SECOND = {"cpu": {"steps": 700}, "embedded": {"steps": 400}}
+PERMUTED = {"cpu": {"count": 4, "steps": 300}, "embedded": {"count": 4, "steps": 200}}
 
 
 @depends_on(lambda configuration: _ROOMS, sizes=SECOND)
@@ -49,22 +52,32 @@ def second_task(
 
 
 def _second(tasks, runs):
-    shared = runs[0]
+    shared, found = runs[0], [None] * len(runs)
     options = {name: shared[name] for name in ("batch_size", "learning_rate", "momentum")}
-    fresh = lambda seed: mlp(shared["hidden"], seed=seed).to(tasks[0].train_inputs.device)  # noqa: E731
-    found = [None] * len(runs)
-    if places := [place for place, run in enumerate(runs) if run["way"] == "joint"]:
-        models, seeds = [fresh(runs[place]["seed"]) for place in places], [runs[place]["seed"] * 1000 for place in places]
-        both = joint(tasks)
-        fit_together(models, [both] * len(models), steps=2 * shared["steps"], seeds=seeds, label="joint", **options)
-        for place, model in zip(places, models, strict=True):
-            found[place] = {"before": None, "after": [accuracy(model, task) for task in tasks], "diverged": False}, {}
-    places = [place for place, run in enumerate(runs) if run["way"] != "joint"]
-    if not places:
+    both, guarded = _apart(runs)
+    if both:
+        models, seeds = (
+            _fresh(tasks[0], [runs[place] for place in both]),
+            [runs[place]["seed"] * 1000 for place in both],
+        )
+        fit_together(
+            models, [joint(tasks)] * len(both), steps=2 * shared["steps"], seeds=seeds, label="joint", **options
+        )
+        for place, model in zip(both, models, strict=True):
+            found[place] = {"after": [accuracy(model, task) for task in tasks]}, {}
+    if not guarded:
         return found
-    firsts = {seed: fresh(seed) for seed in sorted({runs[place]["seed"] for place in places})}
+    # One first lesson for each seed, for however many second ones.
+    firsts = {runs[place]["seed"]: runs[place] for place in guarded}
+    firsts = dict(zip(firsts, _fresh(tasks[0], firsts.values()), strict=True))
+    seeds = [seed * 1000 for seed in firsts]
     fit_together(
-        list(firsts.values()), [tasks[0]] * len(firsts), steps=shared["steps"], seeds=[seed * 1000 for seed in firsts], **options
+        list(firsts.values()),
+        [tasks[0]] * len(firsts),
+        steps=shared["steps"],
+        seeds=seeds,
+        label="first lesson",
+        **options,
     )
     known = {}
     for seed, model in firsts.items():
@@ -72,22 +85,23 @@ def _second(tasks, runs):
         guard.consolidate(tasks[0].train_inputs)
         known[seed] = guard.state_dict(), [accuracy(model, task) for task in tasks]
     models, penalties = [], []
-    for place in places:
-        run = runs[place]
+    for run in (runs[place] for place in guarded):
         models.append(copy.deepcopy(firsts[run["seed"]]))
         guard = EWC(models[-1], run["strength"])
         guard.load_state_dict(known[run["seed"]][0])
         penalties.append(_stepped(guard, run))
-    fit_together(
-        models,
-        [tasks[1]] * len(models),
-        penalties=penalties,
-        steps=shared["steps"],
-        seeds=[runs[place]["seed"] * 1000 + 1 for place in places],
-        label="second lesson",
-        **options,
-    )
-    for place, model in zip(places, models, strict=True):
+    seeds = [runs[place]["seed"] * 1000 + 1 for place in guarded]
+    with _meant_to_diverge():
+        fit_together(
+            models,
+            [tasks[1]] * len(models),
+            penalties=penalties,
+            steps=shared["steps"],
+            seeds=seeds,
+            label="second lesson",
+            **options,
+        )
+    for place, model in zip(guarded, models, strict=True):
         run = runs[place]
         state, before = known[run["seed"]]
         stiff = torch.cat([value.flatten() for name, value in state.items() if "/importance/" in name])
@@ -109,6 +123,90 @@ def _second(tasks, runs):
 second_task.together, second_task.own = _second, ("strength", "way")
 
 
+@depends_on(lambda configuration: _ROOMS, sizes=PERMUTED)
+def permutations(
+    tasks,
+    *,
+    strength: float = 0.0,
+    way: str = "explicit",
+    count: int | None = None,
+    steps: int | None = None,
+    hidden: tuple[int, ...] = (100, 100),
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    fisher_examples: int = 2000,
+    tuning: bool = False,
+    seed: int = 0,
+):
+    """Learn `count` permutations of the first task one after another with EWC of this strength and merged anchors.
+
+    Args:
+        way: as in `second_task`; ``"joint"`` sees all permutations at once, in as many steps as the others take together.
+        tuning: test on held-out training images, and train without them.
+
+    Keeps the accuracies on all of them at the end, and whether the run diverged; for the first seed the last weights.
+    """
+    run = {name: value for name, value in locals().items() if name != "tasks"}
+    return _permutations(tasks, [run])[0]
+
+
+def _permutations(tasks, runs):
+    shared, found = runs[0], [None] * len(runs)
+    options = {name: shared[name] for name in ("batch_size", "learning_rate", "momentum")} | {"schedule": "linear"}
+    base = held_out(tasks[0]) if shared["tuning"] else tasks[0]
+    orders = {run["seed"]: permuted(base, shared["count"], run["seed"]) for run in runs}
+    both, guarded = _apart(runs)
+    models = dict(zip([*both, *guarded], _fresh(tasks[0], [runs[place] for place in (*both, *guarded)]), strict=True))
+    if both:
+        fit_together(
+            [models[place] for place in both],
+            [joint(orders[runs[place]["seed"]]) for place in both],
+            steps=shared["count"] * shared["steps"],
+            seeds=[runs[place]["seed"] * 1000 for place in both],
+            label="joint",
+            **options,
+        )
+    penalties = {
+        place: _stepped(EWC(models[place], runs[place]["strength"], anchors="merged"), runs[place]) for place in guarded
+    }
+    examples = torch.linspace(0, len(base.train_targets) - 1, shared["fisher_examples"]).long()
+    for number in range(shared["count"] if guarded else 0):
+        now = [orders[runs[place]["seed"]][number] for place in guarded]
+        with _meant_to_diverge():
+            fit_together(
+                [models[place] for place in guarded],
+                now,
+                penalties=list(penalties.values()),
+                steps=shared["steps"],
+                seeds=[runs[place]["seed"] * 1000 + number for place in guarded],
+                label=f"permutation {number + 1} of {shared['count']}",
+                **options,
+            )
+        for place, task in zip(guarded, now, strict=True):
+            if number + 1 < shared["count"] and not diverged(models[place]):
+                penalties[place].consolidate(*task.batch(examples.to(task.train_targets.device)))
+    for place, model in models.items():
+        weights = parameters_to_vector(model.parameters()).detach().cpu()
+        found[place] = (
+            {"after": [accuracy(model, task) for task in orders[runs[place]["seed"]]], "diverged": diverged(model)},
+            {f"after {shared['count']}": weights} if runs[place]["seed"] == 0 else {},
+        )
+    return found
+
+
+permutations.together, permutations.own = _permutations, ("strength", "way")
+
+
+def _apart(runs):
+    """The places of the runs that learn all at once, and of those that learn one task after another."""
+    return [[place for place, run in enumerate(runs) if (run["way"] == "joint") == both] for both in (True, False)]
+
+
+def _fresh(task, runs):
+    return [mlp(run["hidden"], seed=run["seed"]).to(task.train_targets.device) for run in runs]
+
+
 def _stepped(guard, run):
     if run["way"] == "explicit":
         return guard
@@ -117,3 +215,11 @@ def _stepped(guard, run):
     if run["way"] == "proximal":
         return Proximal(guard, run["momentum"])
     raise ValueError(f"way is {run['way']!r}; it may be one of {', '.join(map(repr, WAYS))}")
+
+
+@contextlib.contextmanager
+def _meant_to_diverge():
+    """Some of the runs are there to show it: `fit` need not warn of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "learning_rate · strength", RuntimeWarning)
+        yield

@@ -1,5 +1,6 @@
 """The figures of the chapter on what EWC cannot do: one function a figure, drawn from records, with its alt text."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -134,7 +135,7 @@ def _apart(places, gap):
     order = sorted(range(len(places)), key=lambda number: places[number])
     moved = list(places)
     for _ in range(100):
-        for low, high in zip(order, order[1:], strict=False):
+        for low, high in itertools.pairwise(order):
             close = gap - (moved[high] - moved[low])
             if close > 0:
                 moved[low] -= close / 2

@@ -30,12 +30,12 @@ class KroneckerEWC:
     A sum of Kronecker products is no Kronecker product. `factors` says what becomes of it:
 
     - ``"kept"``   the factors of every task; exact. Memory and time of a step grow with the number of tasks.
-    - ``"added"``  one pair a layer, with the same traces over either side as the sum:
+    - ``"added"``  one pair a layer, which gives the block the partial traces of the sum:
 
-          B ← Σ_tasks tr(A) B,     A ← Σ_tasks tr(B) A,     Σ_tasks B ⊗ A ≈ B ⊗ A / tr(B)
+        B ← Σ_tasks tr(A) B        A ← Σ_tasks tr(B) A        Σ_tasks B ⊗ A ≈ B ⊗ A / tr(B)
 
-      The trace of the block, its total stiffness, is kept, and so is its mean over a layer's inputs and over its outputs.
-      It is exact where the tasks' A, or their B, are multiples of one another; else the parts of different tasks mix.
+    Added factors keep the block's trace, its total stiffness, and how it is spread over the layer's outputs and over its
+    inputs. They are exact where the tasks' A, or their B, are multiples of one another; else the parts of different tasks mix.
 
     Args:
         model: all its parameters that require grad belong to nn.Linear and nn.Conv2d, as `fisher.kronecker_fisher` wants,
@@ -186,7 +186,7 @@ class _Blocks:
     def __init__(self, b, a, steepest=None):
         self.b, self.a = b, a
         if steepest is None:
-            steepest = torch.linalg.eigvalsh(b)[:, -1] * torch.linalg.eigvalsh(a)[:, -1]
+            steepest = _largest(b) * _largest(a)
         self.steepest = steepest  # an eigenvalue a task, found once
 
     def faded(self, decay):
@@ -212,6 +212,14 @@ class _Blocks:
             return left @ self.a[0]
         left = left.unflatten(0, self.b.shape[:2]).transpose(0, 1).flatten(1)  # the tasks side by side
         return left @ self.a.flatten(0, 1)
+
+
+def _largest(matrices):
+    """The largest eigenvalue of each. In float32 the search may not converge where many others are next to 0, as of dark pixels."""
+    try:
+        return torch.linalg.eigvalsh(matrices)[:, -1]
+    except torch.linalg.LinAlgError:
+        return torch.linalg.eigvalsh(matrices.double())[:, -1].to(matrices.dtype)
 
 
 class _Kronecker(torch.autograd.Function):

@@ -13,7 +13,7 @@ from ewc.kronecker import KroneckerEWC
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
 from ewc.replay import Replay
-from ewc.tasks import held_out, joint, permuted, split
+from ewc.tasks import held_out, joint, padded, permuted, split
 from ewc.together import diverged, learn_together
 from ewc.training import accuracy
 
@@ -61,7 +61,8 @@ def permuted_tasks(
     labels: str = "exact",
     memory: int = 200,
     count: int | None = None,
-    square: int = 28,
+    square: int | None = None,
+    padding: int = 0,
     hidden: tuple[int, ...] | None = None,
     steps: int | None = None,
     batch_size: int = 128,
@@ -81,7 +82,8 @@ def permuted_tasks(
         method: a key of the methods below; strength, anchors, decay and labels are those of `penalties.EWC`, factors of
             `kronecker.KroneckerEWC`.
         memory: how many images of each task ``"replay"`` keeps.
-        square: the side of the central square whose pixels move.
+        square: the side of the central square whose pixels move; None for the whole image.
+        padding: the width of a black border around the images, which moves with them.
         looks: how many times in each task, at equal distances, all accuracies are measured.
         tuning: test on held-out training images, and train without them.
         seed: of the permutations, the weights and the order of the images.
@@ -94,7 +96,7 @@ def permuted_tasks(
 
 
 def _permuted(tasks, runs):
-    base = held_out(tasks[0]) if runs[0]["tuning"] else tasks[0]
+    base = padded(held_out(tasks[0]) if runs[0]["tuning"] else tasks[0], runs[0]["padding"])
     sequences = {
         run["seed"]: permuted(base, runs[0]["count"], run["seed"], square=runs[0]["square"]) for run in runs
     }
@@ -152,7 +154,10 @@ split_tasks.together, split_tasks.own = _split, OWN
 def _learned(runs, sequences, *, classes, units=False):
     shared = runs[0]
     device = sequences[0][0].test_targets.device
-    models = [mlp(shared["hidden"], classes=classes, units=units, seed=run["seed"]).to(device) for run in runs]
+    pixels = sequences[0][0].test_inputs[0].numel()
+    models = [
+        mlp(shared["hidden"], inputs=pixels, classes=classes, units=units, seed=run["seed"]).to(device) for run in runs
+    ]
     untrained = [[accuracy(model, task) for task in sequence] for model, sequence in zip(models, sequences, strict=True)]
     # A network that learns jointly has seen all tasks so far at each place: it has more images a task than the others.
     if len({run["method"] == "joint" for run in runs}) > 1:

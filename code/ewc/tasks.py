@@ -164,6 +164,24 @@ def permuted(task: Task, n: int, seed: int = 0, *, square: int | None = None) ->
     return tasks
 
 
+def padded(task: Task, border: int) -> Task:
+    """The task with a border of so many black pixels around each image.
+
+    Raises:
+        ValueError: the border is below 0.
+    """
+    if not isinstance(border, int) or border < 0:
+        raise ValueError(f"border is {border!r}; it must be a whole number of at least 0")
+    if border == 0:
+        return task
+    sides = (border,) * 4
+    return replace(
+        task,
+        train_inputs=functional.pad(task.train_inputs, sides),
+        test_inputs=functional.pad(task.test_inputs, sides),
+    )
+
+
 SCENARIOS = ("task", "domain", "class")
 
 

@@ -14,7 +14,9 @@ CHAPTERS = [page for page in PAGES if is_chapter(page)]
 # Results that this edition stands for, with the full data: (page, name of a number) → (lowest, highest) value.
 FORGETTING, LAST = "book/forgetting/catastrophic-forgetting", "book/elastic/mnist-to-fashion-mnist"
 CURVATURE = "book/bayes/the-shape-of-curvature"
+MANY = "book/elastic/many-tasks"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
+FAMILY = "book/beyond/the-family"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
@@ -54,9 +56,52 @@ BOUNDS = {
     ("book/bayes/laplace-approximation", "dragged-kl"): (0.0220, 0.0224),
     ("book/bayes/fisher-information", "least"): (0.045, 0.053),
     ("book/bayes/fisher-information", "greatest"): (0.42, 0.48),
+    # Figure 2A: plain descent loses A; L2 keeps some of it, and learns less of C; EWC keeps A and learns B and C.
+    (MANY, "three-plain-a"): (30, 85),
+    (MANY, "three-plain-c"): (95, 98),
+    (MANY, "three-L2-a"): (88, 94.5),
+    (MANY, "three-L2-c"): (92, 97),
+    (MANY, "three-EWC-a"): (93, 97),
+    (MANY, "three-EWC-b"): (94, 97),
+    (MANY, "three-EWC-c"): (94, 97),
+    # Figure 2B.
+    (MANY, "ewc-acc"): (95, 97),
+    (MANY, "plain-acc"): (40, 60),
+    (MANY, "joint-acc"): (96.5, 98.5),
+    (MANY, "single"): (97, 98),
+    # Figure 2C: high everywhere for the small square; for the large one low at the pixels and rising.
+    (MANY, "overlap-8-lowest"): (0.9, 1),
+    (MANY, "overlap-26-first"): (0.3, 0.6),
+    (MANY, "overlap-26-second"): (0.5, 0.8),
+    (MANY, "overlap-26-last"): (0.93, 1),
+    # The double count.
+    (MANY, "first-times"): (5, 5),
+    (MANY, "off"): (1.5, 2.5),
+    (MANY, "merged-1"): (88, 93),
+    (MANY, "separate-1"): (80, 89),
+    (MANY, "faded-first"): (60, 85),
     ("book/appendix/mathematics", "kl-forward"): (0.47, 0.49),
     ("book/appendix/mathematics", "kl-backward"): (1.45, 1.47),
     ("book/appendix/pytorch", "made"): (2.3, 2.45),
+    # The family: what keeps nothing is last, correlations and images are worth more than the choice of importance.
+    (FAMILY, "plain-acc"): (60, 80),
+    (FAMILY, "L2-acc"): (78, 86),
+    (FAMILY, "EWC-acc"): (82, 88),
+    (FAMILY, "SI-acc"): (81, 88),
+    (FAMILY, "MAS-acc"): (81, 88),
+    (FAMILY, "Kronecker-acc"): (87, 91),
+    (FAMILY, "replay-acc"): (84.5, 90),
+    (FAMILY, "joint-acc"): (87, 91),
+    (FAMILY, "booked"): (3, 8),
+    (FAMILY, "calm-booked"): (1, 3.5),
+    (FAMILY, "bend-sgd"): (0.85, 1.2),
+    (FAMILY, "bend-adam"): (0.4, 0.65),
+    (FAMILY, "bend-mas"): (0.6, 0.95),
+    (FAMILY, "alike-Fisher-SI"): (0.9, 1),
+    (FAMILY, "domain-plain-acc"): (55, 64),
+    (FAMILY, "domain-EWC-acc"): (68, 86),
+    (FAMILY, "domain-replay-acc"): (90, 97),
+    (FAMILY, "task-EWC-acc"): (97, 99.5),
 }
 
 

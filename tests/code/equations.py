@@ -28,7 +28,7 @@ DROPPED = {
 }  # fmt: skip
 BETWEEN_SIDES = {"=", r"\approx", r"\qquad", r"\\", r"\Rightarrow", r"\leftarrow", r"\to"}
 OPENING, CLOSING = {"{", "(", "["}, {"}", ")", "]"}
-ENDING = {"+", "-", "=", "<", ",", "|", r"\mid", r"\rVert", r"\otimes", *CLOSING}
+ENDING = {"+", "-", "=", "<", ",", "|", r"\mid", r"\rVert", r"\rvert", r"\otimes", *CLOSING}
 BOUND = {}  # name of the test → (label, check, functions)
 
 
@@ -244,6 +244,10 @@ class Reader:
             inside = self.expression()
             self.take(r"\rVert")
             return lambda names: torch.linalg.vector_norm(inside(names))
+        if piece == r"\lvert":
+            inside = self.expression()
+            self.take(r"\rvert")
+            return lambda names: abs(inside(names))
         if piece == r"\underbrace":
             inside = self.argument()
             if self.peek() == "_":

@@ -15,6 +15,33 @@ CODE = Path(__file__).parents[2] / "code"
 # Each file does real work whose answer is known. One linear layer, zero weights, one example x = (1, 2), two classes:
 # p = (½, ½), so that the Fisher of W[c, i] is ¼ xᵢ² and that of b[c] is ¼.
 WORK = {
+    "review": """
+class Springs:
+    def __init__(self, model):
+        self.model, self.terms = model, []
+
+    def consolidate(self, inputs, targets):
+        fisher = [0.0 * parameter.detach() for parameter in self.model.parameters()]
+        modes = [module.training for module in self.model.modules()]
+        self.model.eval()
+        for x in inputs:
+            logs = self.model(x[None])[0].log_softmax(-1)
+            for log in logs:
+                scores = torch.autograd.grad(log, list(self.model.parameters()), retain_graph=True)
+                fisher = [f + log.exp().detach() * s**2 / len(inputs) for f, s in zip(fisher, scores)]
+        for module, mode in zip(self.model.modules(), modes):
+            module.training = mode
+        self.terms.append(([p.detach().clone() for p in self.model.parameters()], fisher))
+
+    def penalty(self):
+        return sum((f * (p - a) ** 2).sum() / 2 for anchor, fisher in self.terms
+                   for p, a, f in zip(self.model.parameters(), anchor, fisher))
+
+found = review.review(Springs)
+assert len(found) == 7 and set(found.values()) == {None}, found
+half = type("Half", (Springs,), {"penalty": lambda self: Springs.penalty(self) / 2})
+assert sum(complaint is not None for complaint in review.review(half).values()) == 1
+""",
     "fisher": """
 model = torch.nn.Linear(2, 2)
 for parameter in model.parameters():
@@ -96,6 +123,11 @@ assert abs(metrics.fisher_overlap(ones, ones) - 1) < 1e-12
     "conjugate": """
 assert conjugate.learn_coin(1, 1, torch.tensor([1, 0, 1])) == (3, 2)
 """,
+    "anchors": """
+task = torch.ones(1, 1)
+ends = anchors.learn_gaussians(torch.tensor([[0.0], [2.0], [4.0]]), torch.stack([task] * 3), anchors="separate")
+assert torch.allclose(ends.flatten(), torch.tensor([0.0, 1.0, 5 / 3])), ends
+""",
     "grid": """
 axis = torch.linspace(-1, 1, 21)
 assert abs(float(grid.Grid(axis).values(lambda theta: theta.sum() ** 2)[0]) - 1) < 1e-6
@@ -113,6 +145,13 @@ for parameter in model.parameters():
 memory = replay.Replay(model, strength=3.0, examples=1)
 memory.consolidate(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
 assert abs(float(memory.penalty()) - 3 * math.log(2)) < 1e-6
+""",
+    "steps": """
+model = torch.nn.Linear(1, 1, bias=False)
+torch.nn.init.constant_(model.weight, 3.0)
+steps.proximal_step(model, {"weight": torch.tensor([[1.0]])}, {"weight": torch.tensor([[4.0]])}, 0.25)
+assert abs(float(model.weight) - 2) < 1e-6, model.weight
+assert float(steps.capped({"weight": torch.tensor([9.0])}, 0.25)["weight"]) == 4
 """,
     "noise": """
 import math
@@ -165,34 +204,40 @@ def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, 
 
 ALONE = {
     *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"),
-    *("importance", "kronecker", "distillation", "noise"),
+    *("importance", "kronecker", "distillation", "anchors", "steps", "slips", "review", "noise"),
 }
 LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
 MAY_IMPORT = {
     "fisher": set(),
     "laplace": set(),
     "conjugate": set(),
+    "anchors": set(),
     "grid": set(),
     "penalties": {"fisher"},
     "importance": {"fisher", "penalties"},
     "kronecker": {"fisher", "penalties"},
     "distillation": set(),
+    "slips": {"fisher", "penalties"},
+    "review": set(),
     "metrics": set(),
     "tasks": set(),
     "models": set(),
     "likelihood": set(),
     "replay": set(),
+    "steps": set(),
     "two_weights": set(),
     "noise": set(),
-    "importance": {"fisher", "penalties"},
-    "kronecker": {"fisher", "penalties"},
-    "distillation": set(),
     "training": LEARNING,
     "page": set(),
     "together": LEARNING | {"training"},
     "experiments": {*LEARNING, "replay", "training", "page"},
     "sequences": {*LEARNING, "replay", "importance", "kronecker", "distillation", "training", "together", "experiments"},
+    "experiments_many": {*LEARNING, "together", "experiments"},
     "paper": {"tasks", "training", "page", "experiments", "sequences"},
+    "experiments_lambda": {*LEARNING, "steps", "training", "together", "experiments"},
+    "tuning": {"experiments"},
+    "experiments_family": {"fisher", "importance", "models", "tasks", "training", "together", "experiments", "sequences"},
+    "experiments_slips": {*LEARNING, "steps", "slips", "together", "training", "experiments"},
     "figures": {"metrics"},
     "frames": {"figures"},
     "figures_bayes": {"metrics", "figures", "frames"},
@@ -200,6 +245,10 @@ MAY_IMPORT = {
     "figures_fixes": {"figures"},
     "figures_loss": {"figures"},
     "figures_curvature": {"figures"},
+    "figures_many": {"figures"},
+    "figures_lambda": {"figures"},
+    "figures_family": {"figures"},
+    "figures_slips": {"figures"},
     "experiments_cannot": {*LEARNING, "noise", "training", "together", "experiments"},
     "figures_cannot": {"figures"},
 }
@@ -211,7 +260,13 @@ MAY_USE = {
     "together": {"torch", "tqdm"},
     "experiments": {"torch", "safetensors"},
     "sequences": {"torch"},
+    "experiments_many": {"torch"},
     "paper": {"torch"},
+    "experiments_lambda": {"torch"},
+    "tuning": set(),
+    "experiments_family": {"torch"},
+    "experiments_slips": {"torch"},
+    "figures_slips": {"torch", "matplotlib"},
     "figures": {"torch", "numpy", "matplotlib"},
     "frames": set(),
     "figures_bayes": {"torch", "numpy", "matplotlib"},
@@ -219,6 +274,9 @@ MAY_USE = {
     "figures_fixes": {"torch", "numpy", "matplotlib"},
     "figures_loss": {"torch", "numpy", "matplotlib"},
     "figures_curvature": {"torch", "numpy", "matplotlib"},
+    "figures_many": {"torch", "numpy", "matplotlib"},
+    "figures_lambda": {"torch", "numpy", "matplotlib"},
+    "figures_family": {"torch", "matplotlib"},
     "experiments_cannot": {"torch"},
     "figures_cannot": {"torch", "numpy", "matplotlib"},
 }

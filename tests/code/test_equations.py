@@ -11,13 +11,19 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
+from ewc.anchors import learn_gaussians, shares
 from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
+from ewc.distillation import Distillation
 from ewc.fisher import _add_linear, _labels_and_scores
 from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
+from ewc.importance import MemoryAwareSynapses, SynapticIntelligence, _Walk, output_sensitivity
+from ewc.kronecker import _Blocks
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.noise import cost_of_a_shift, curvature_along
-from ewc.penalties import _add_gradient, _largest_curvature, _Quadratic
+from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
+from ewc.slips import own_label_weighted, square_of_batch_mean
+from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
 from torch import nn
 from torch.nn.utils import parameters_to_vector
@@ -306,6 +312,24 @@ def test_eq_empirical_fisher(equation):
     test_eq_output_score()  # the other labels of the same lines
 
 
+@bound("eq-own-label", own_label_weighted)
+def test_eq_own_label(equation):
+    network, inputs, labels = small_network()
+    names = with_network(network, inputs, labels)
+    found = parameters_to_vector(own_label_weighted(network, inputs, labels, batch_size=4).values())
+    for i in (1, 8, 23, 30, len(found)):
+        same(found[i - 1], equation.side(0, names | {"i": i}))
+
+
+@bound("eq-batch-square", square_of_batch_mean)
+def test_eq_batch_square(equation):
+    network, inputs, labels = small_network()
+    found = parameters_to_vector(square_of_batch_mean(network, inputs, labels, batch_size=2).values())
+    batches = [with_network(network, inputs[rows], labels[rows]) for rows in (slice(0, 2), slice(2, 4), slice(4, 6))]
+    for i in (1, 8, 23, 30, len(found)):
+        same(found[i - 1], sum(equation.side(0, names | {"B": 2, "i": i}) for names in batches) / 3)
+
+
 @bound("eq-closed-form", _add_linear)
 def test_eq_closed_form(equation):
     layer, delta, inputs = nn.Linear(3, 2).double(), normal(5, 2), normal(5, 3, seed=1)
@@ -484,6 +508,186 @@ def test_eq_step_bound(equation):
     stays, weaker = (float(number) for number in re.findall(r"below ([\d.e+-]+\d)", str(caught[1.001][0].message))[-2:])
     same(stays, longest, tolerance=0.01)
     same(weaker, guard.strength / 1.001, tolerance=0.01)
+
+
+# ---- Many tasks ----
+
+
+def lessons(anchors):
+    """What the two equations of a lesson speak of, for three tasks of two weights."""
+    optima, precisions = normal(3, 2), torch.stack([definite(2, seed) for seed in (1, 2, 3)])
+    ends = learn_gaussians(optima, precisions, anchors=anchors)
+    return ends, {r"\Lambda": precisions, "m": optima, r"\theta": ends}
+
+
+@bound("eq-separate-lesson", learn_gaussians)
+def test_eq_separate_lesson(equation):
+    ends, names = lessons("separate")
+    for t in (2, 3):
+        stiffness = sum(names[r"\Lambda"][:t])
+        same(equation.side(0, names | {"t": t}), stiffness @ ends[t - 1])
+        same(ends[t - 1], torch.linalg.solve(stiffness, equation.side(1, names | {"t": t}).squeeze()))
+
+
+@bound("eq-merged-lesson", learn_gaussians)
+def test_eq_merged_lesson(equation):
+    ends, names = lessons("merged")
+    for t in (2, 3):
+        stiffness = sum(names[r"\Lambda"][:t])
+        same(equation.side(0, names | {"t": t}), stiffness @ ends[t - 1])
+        same(ends[t - 1], torch.linalg.solve(stiffness, equation.side(1, names | {"t": t}).squeeze()))
+    same(learn_gaussians(names["m"], names[r"\Lambda"], anchors="separate")[:2], ends[:2])
+
+
+@bound("eq-faded-shares", shares)
+def test_eq_faded_shares(equation):
+    precisions = torch.stack([definite(2, seed) for seed in range(4)])
+    found = shares(precisions, decay=0.6)
+    for t in (1, 2, 4):
+        same(found[t - 1], equation.side(1, {r"\Lambda": precisions, r"\gamma": 0.6, "T": 4, "t": t}))
+
+
+@bound("eq-common-anchor", _parabola)
+def test_eq_common_anchor(equation):
+    terms = [({"w": normal(4, seed=seed)}, {"w": positive(4, seed=seed)}) for seed in (1, 2, 3)]
+    # Where no task minds, the latest anchor, to the last bit.
+    for (anchor, importance), there in zip(terms, (0.3, 1e17, 0.1), strict=True):
+        anchor["w"][3], importance["w"][3] = there, 0
+    minimum, curvature = _parabola(2.0, terms)
+    theta, F = (torch.stack([term[part]["w"] for term in terms]) for part in (0, 1))
+    for i in (0, 1, 2):
+        same(minimum["w"][i], equation.side(1, {"F": F[:, i], r"\theta": theta[:, i]}, t=3))
+        same(curvature["w"][i], 2 * F[:, i].sum())
+    assert minimum["w"][3] == 0.1
+    assert curvature["w"][3] == 0
+
+
+@bound("eq-overlap-norm", fisher_overlap)
+def test_eq_overlap_norm(equation):
+    first, second = positive(6), positive(6, seed=1)
+    found = fisher_overlap({"a": first[:2], "b": first[2:]}, {"a": second[:2], "b": second[2:]})
+    names = {r"\hat F": first / first.sum(), r"\hat G": second / second.sum()}
+    for side in (0, 1):
+        same(found, equation.side(side, names, i=6))
+
+
+# ---- Choosing λ ----
+
+
+@bound("eq-capped", capped)
+def test_eq_capped(equation):
+    stiffness, names = positive(7), {r"\min": min, r"\kappa": 0.7, r"\eta": 0.9}
+    wanted = [equation.side(1, {**names, "c": stiffness, "i": place}) for place in range(1, 8)]
+    assert 0 < sum(float(value) == 0.7 / 0.9 for value in wanted) < 7  # some are capped and some are not
+    same(capped({"c": stiffness}, 0.9, 0.7)["c"], torch.stack([torch.as_tensor(value) for value in wanted]))
+
+
+@bound("eq-proximal-step", proximal_step)
+def test_eq_proximal_step(equation):
+    model = nn.Linear(5, 1, bias=False)
+    names = {r"\tilde\theta": normal(5), r"\theta^*": normal(5, seed=1), "c": positive(5, seed=2), r"\eta": 0.3}
+    with torch.no_grad():
+        model.weight.copy_(names[r"\tilde\theta"][None])
+    proximal_step(model, {"weight": names[r"\theta^*"][None]}, {"weight": names["c"][None]}, 0.3)
+    wanted = torch.stack([torch.as_tensor(equation.side(1, {**names, "i": place})) for place in range(1, 6)])
+    same(model.weight.detach(), wanted)
+
+
+# ---- The family ----
+
+
+@bound("eq-family", MemoryAwareSynapses.penalty)
+def test_eq_family(equation):
+    network, inputs, _ = small_network()
+    guard = MemoryAwareSynapses(network, strength=0.7)
+    guard.consolidate(inputs)
+    importance = torch.cat([value.flatten() for value in output_sensitivity(network, inputs).values()])
+    old = parameters_to_vector(network.parameters()).detach()
+    theta = old + 0.1 * normal(len(old))
+    torch.nn.utils.vector_to_parameters(theta.clone(), network.parameters())
+    names = {r"\lambda": 0.7, r"\Omega": importance, r"\theta": theta, r"\theta^*": old}
+    same(guard.penalty().detach(), equation.side(0, names, i=len(old)))
+
+
+@bound("eq-earned", _Walk.settle)
+def test_eq_earned(equation):
+    gradients, moves, weights = normal(4, 3), normal(4, 3, seed=1), normal(3, seed=2)
+    walk = _Walk.begin(weights)
+    for gradient, move in zip(gradients, moves, strict=True):
+        walk.take(gradient, weights, True)
+        weights = weights + move
+        walk.settle(weights)
+    for i in (1, 2, 3):
+        same(walk.path[i - 1], equation.side(1, {"g": gradients, r"\Delta\theta": moves, "i": i}, t=4))
+
+
+@bound("eq-si", SynapticIntelligence.consolidate)
+def test_eq_si(equation):
+    network, inputs, labels = small_network()
+    guard = SynapticIntelligence(network, damping=0.3)
+    before = torch.zeros(len(parameters_to_vector(network.parameters())))
+    for _ in range(2):  # the second task adds to the first
+        start = parameters_to_vector(network.parameters()).detach()
+        for _ in range(3):
+            network.zero_grad()
+            nn.functional.cross_entropy(network(inputs), labels).backward()
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter -= 0.2 * parameter.grad
+        state = guard.state_dict()
+        earned = torch.cat([state[f"walk/path/{name}"].flatten() for name, _ in network.named_parameters()])
+        guard.consolidate()
+        found = torch.cat([value.flatten() for value in guard.parabola()[1].values()])
+        now = parameters_to_vector(network.parameters()).detach()
+        assert (earned >= 0).all() and (earned > 0).any()
+        for i in torch.arange(1, len(now) + 1)[earned > 0][::5]:
+            names = {r"\Omega": before, r"\omega": earned, r"\theta^*": now, r"\theta^0": start, r"\xi": 0.3, "i": i}
+            same(found[i - 1], equation.side(1, names))
+        before = found
+
+
+@bound("eq-mas-layer", output_sensitivity)
+def test_eq_mas_layer(equation):
+    network, inputs, _ = small_network()
+    reached = network.hidden1(inputs)
+    hidden = reached.relu()
+    logits = network.logits(hidden)
+    (inner,) = torch.autograd.grad(logits.square().sum(), reached, retain_graph=True)
+    found = output_sensitivity(network, inputs)
+    for name, delta, a in (("hidden1", inner, inputs), ("logits", 2 * logits, hidden)):
+        weight = found[f"{name}.weight"]
+        for j, k in ((1, 1), (2, 3), (3, 4)):
+            names = {r"\delta": delta.detach(), "a": a.detach(), "N": len(inputs), "j": j, "k": k}
+            same(weight[j - 1, k - 1], equation.side(1, names, n=len(inputs)))
+
+
+@bound("eq-kronecker-pull", _Blocks.times)
+def test_eq_kronecker_pull(equation):
+    delta = normal(3, 4)
+    for tasks in (1, 2):
+        b = torch.stack([definite(3, seed=task) for task in range(tasks)])
+        a = torch.stack([definite(4, seed=10 + task) for task in range(tasks)])
+        names = {r"\lambda": 0.7, "B": b, "A": a, r"\Delta": delta}
+        same(0.7 * _Blocks(b, a).times(delta), equation.side(0, names, t=tasks))
+
+
+@bound("eq-lwf", Distillation.penalty)
+def test_eq_lwf(equation):
+    network, inputs, _ = small_network()
+    guard = Distillation(network, strength=0.7, temperature=2.5)
+    guard.consolidate()
+    old = network(inputs).detach()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.3 * normal(*parameter.shape)
+    new = network(inputs).detach()
+
+    def softened(logits):
+        return lambda label, image: (logits / 2.5).softmax(-1)[int(image) - 1, int(label) - 1]
+
+    places = torch.arange(1, len(inputs) + 1)
+    names = {r"\lambda": 0.7, r"\tau": 2.5, "N": len(inputs), "x": places, "p^*": softened(old), "p": softened(new)}
+    same(guard.penalty(inputs).detach(), equation.side(0, names, n=len(inputs), y=3))
 
 
 # ---- What EWC cannot do ----

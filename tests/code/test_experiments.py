@@ -32,6 +32,27 @@ TINY = {
         {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
         for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
     ],
+    "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
+    "second_task": [
+        {"strength": 1.0, "way": way, "steps": 3, "hidden": (4,)} for way in ("explicit", "capped", "proximal", "joint")
+    ],
+    "permutations": [
+        {"strength": 1.0, "way": way, "count": 2, "steps": 3, "hidden": (4,)} for way in ("explicit", "proximal", "joint")
+    ],
+    "importances": [{"steps": 3, "hidden": (4,)}],
+    "costs": [
+        {
+            "methods": tuple((name, {"method": name, "memory": 5}) for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay")),
+            **{"count": 2, "hidden": (4,), "steps": 2, "repeats": 1},
+        }
+    ],
+    "slips_sweep": [
+        {"examples": 30, "held": 10, "passes": (1, 2), "stiffness": (1.0, 10.0), "hidden": (4,), "steps": 2, "seeds": 2}
+    ],
+    "anchor_that_follows": [
+        {"strengths": (1.0,), "rounds": 2, "look": (1, 2), "round_steps": 2, "hidden": (4,), "first_steps": 3, "old_images": 5, "seeds": 2}
+    ],
+    "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
     "last_lesson": [
         {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
         for method, masked in (("plain", True), ("ewc", False))

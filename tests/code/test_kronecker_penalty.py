@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ewc import EWC, KroneckerEWC, kronecker_fisher
+from ewc import EWC, KroneckerEWC, kronecker, kronecker_fisher
 from ewc.kronecker import _Blocks
 from test_penalties import data, move, network, values
 from torch import nn
@@ -248,3 +248,18 @@ def test_added_refuses_the_factors_of_several_tasks_and_kept_takes_the_added_one
     kept.load_state_dict(added.state_dict())
     assert kept.penalty().item() == added.penalty().item() > 0
     assert values(kept.model).keys() == values(added.model).keys()
+
+
+def test_where_eigenvalues_are_not_found_in_single_precision_they_are_in_double(monkeypatch):
+    real = torch.linalg.eigvalsh
+
+    def fails_in_single(matrices):
+        if matrices.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return real(matrices)
+
+    matrices = torch.tensor([[[2.0, 1.0], [1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]]], dtype=torch.float32)
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fails_in_single)
+    found = kronecker._largest(matrices)
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx([3.0, 1.0])

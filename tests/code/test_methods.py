@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from by_hand import assert_untouched, whole_state
-from ewc import EWC, L2, Distillation, KroneckerEWC, MemoryAwareSynapses, Replay, SynapticIntelligence
+from ewc import EWC, L2, Distillation, KroneckerEWC, MemoryAwareSynapses, Replay, SynapticIntelligence, Task, fit, mlp
+from ewc.together import learn_together
 from safetensors.torch import load_file, save_file
+from small_tasks import blobs
 from test_penalties import data, move, network, values
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -29,6 +31,11 @@ METHODS = {
 }
 DIAGONAL = [name for name in QUADRATIC if "Kronecker" not in name]
 TARGETS = torch.arange(6) % 3
+
+
+def in_float64(task):
+    changed = {name: getattr(task, name).double() for name in ("train_inputs", "test_inputs")}
+    return Task(**vars(task) | changed)
 
 
 def value(penalty, inputs=None):
@@ -385,3 +392,39 @@ def test_a_consolidation_that_fails_changes_nothing(name):
     with pytest.raises(ValueError):
         penalty.consolidate(data(1) * math.nan, TARGETS)
     assert value(penalty).item() == before
+
+
+# ---- trained by the book's own loops
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_side_by_side_it_is_what_it_is_alone(name):
+    def ready(seed):
+        model = mlp((6,), inputs=4, classes=3, seed=seed).double()
+        return model, METHODS[name](model, 0.5)
+
+    # whole numbers of batches, so that both loops see the same images
+    sequence = [in_float64(blobs(f"task {shift}", shift, seed=shift)) for shift in (0, 1, 2)]
+    options = {"steps": 8, "batch_size": 30, "learning_rate": 0.05}
+    alone = [ready(seed) for seed in (0, 1)]
+    for seed, (model, penalty) in enumerate(alone):
+        for place, task in enumerate(sequence):
+            fit(model, task, penalty=penalty, seed=seed * 1000 + place, **options)
+            if place < 2:
+                penalty.consolidate(task.train_inputs, task.train_targets)
+    beside = [ready(seed) for seed in (0, 1)]
+    learn_together(
+        [model for model, _ in beside],
+        [sequence, sequence],
+        penalties=[penalty for _, penalty in beside],
+        seeds=(0, 1),
+        **options,
+    )
+    for (one, guard), (other, twin) in zip(alone, beside, strict=True):
+        for first, second in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-11)
+        # and what it has seen of the last task, which Synaptic Intelligence will need
+        state, wanted = twin.state_dict(), guard.state_dict()
+        assert state.keys() == wanted.keys()
+        for key, kept in wanted.items():
+            torch.testing.assert_close(state[key], kept, rtol=1e-7, atol=1e-10)

@@ -74,6 +74,19 @@ def test_permutations_that_cannot_be_are_refused(base, arguments, message):
         tasks.permuted(base, **arguments)
 
 
+def test_a_border_is_black_and_moves_with_the_image(base):
+    wide = tasks.padded(base, 2)
+    assert wide.train_inputs.shape == (60, 1, 32, 32)
+    assert torch.equal(wide.train_inputs[:, :, 2:-2, 2:-2], base.train_inputs)
+    assert (wide.test_inputs != 0).sum() == (base.test_inputs != 0).sum()
+    moved = tasks.permuted(wide, 2)[1]
+    assert moved.train_inputs.shape == (60, 1, 32, 32)
+    assert torch.equal(moved.train_inputs.flatten(1).sort(1).values, wide.train_inputs.flatten(1).sort(1).values)
+    assert tasks.padded(base, 0) is base
+    with pytest.raises(ValueError, match="border is -1"):
+        tasks.padded(base, -1)
+
+
 # ---- split
 
 
