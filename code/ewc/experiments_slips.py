@@ -14,8 +14,8 @@ from ewc.together import fit_together, learn_together
 from ewc.training import accuracy
 
 SIZES = {
-    "cpu": {"examples": 8000, "held": 1000, "steps": 150},
-    "embedded": {"examples": 800, "held": 300, "steps": 80},
+    "cpu": {"examples": 8000, "held": 1000, "passes": (3, 40), "steps": 150},
+    "embedded": {"examples": 800, "held": 300, "passes": (15, 200), "steps": 150},
 }
 _RUN = (
     "tasks",
@@ -37,7 +37,7 @@ def slips_sweep(
     *,
     examples: int | None = None,
     held: int | None = None,
-    passes: tuple[int, ...] = (3, 40),
+    passes: tuple[int, ...] | None = None,
     stiffness: tuple[float, ...] = (2e3, 1e4, 5e4, 2.5e5, 1.2e6, 6e6, 3e7),
     hidden: tuple[int, ...] = (100, 100),
     steps: int | None = None,
