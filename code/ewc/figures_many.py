@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Picture, _mean_and_range, _percent, draw
@@ -180,10 +181,10 @@ def where_they_end(mean: Tensor, precision: Tensor, merged: Tensor, separate: Te
             axes.plot(*way[-1], color=colour, marker=mark, ms=7, ls="")
             axes.annotate(name, way[-1], (9, 0), textcoords="offset points", color=colour, weight="bold", va="center")
         axes.plot(*mean, color=INK, marker="+", ms=12, ls="")
-        axes.annotate("both after task 1", merged[0], (0, -14), textcoords="offset points", ha="center", fontsize=9)
+        axes.annotate("both after task 1", merged[0], (7, 0), textcoords="offset points", va="center", fontsize=9)
         axes.margins(0.14)
-        axes.set_xlabel("intercept, $\\theta_1$")
-        axes.set_ylabel("slope, $\\theta_2$")
+        axes.set_xlabel("intercept")
+        axes.set_ylabel("slope")
 
     def far(theta):
         return float((theta - mean) @ precision @ (theta - mean)) ** 0.5
@@ -216,7 +217,7 @@ def by_task(accuracies: dict[str, Tensor]) -> Picture:
         axes.margins(y=0.16)
         axes.set_xlabel("task, in the order of learning")
         axes.set_ylabel("accuracy after the last")
-        _percent(axes)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))  # with as many decimals as the range needs
 
     said = "; ".join(f"{name}: " + ", ".join(f"{value:.0%}" for value in values) for name, values in accuracies.items())
     return draw(f"Accuracy on each task after the last one, from the first task to the last. {said}.", panel, size=(5.0, 3.1))
@@ -225,17 +226,17 @@ def by_task(accuracies: dict[str, Tensor]) -> Picture:
 def orders(images: Sequence[Tensor], label: str) -> Picture:
     """One image under several orders of its pixels, each 28 × 28 with values from 0 to 1."""
 
-    def shown(image):
-        def panel(axes):
-            axes.imshow(1 - image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_axis_off()
-
-        return panel
+    def panel(axes):
+        for place, image in enumerate(images):
+            axes.imshow(1 - image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(32 * place, 32 * place + 28, 28, 0))
+        axes.set_xlim(0, 32 * len(images) - 4)
+        axes.set_ylim(28, 0)
+        axes.set_axis_off()
 
     return draw(
         f"An image of {label} as it is, and then {len(images) - 1} times with its pixels in another random order, in which nothing can be recognised.",
-        *map(shown, images),
-        size=(1.9, 1.9),
+        panel,
+        size=(5.4, 1.3),
     )
 
 

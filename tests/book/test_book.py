@@ -16,7 +16,11 @@ FORGETTING, LAST = "book/forgetting/catastrophic-forgetting", "book/elastic/mnis
 CURVATURE = "book/bayes/the-shape-of-curvature"
 MANY = "book/elastic/many-tasks"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
+<<<<<<< HEAD
 SLIPS = "book/elastic/reading-other-peoples-ewc"
+=======
+FAMILY = "book/beyond/the-family"
+>>>>>>> main
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
@@ -100,6 +104,25 @@ BOUNDS = {
     ("book/appendix/mathematics", "kl-forward"): (0.47, 0.49),
     ("book/appendix/mathematics", "kl-backward"): (1.45, 1.47),
     ("book/appendix/pytorch", "made"): (2.3, 2.45),
+    # The family: what keeps nothing is last, correlations and images are worth more than the choice of importance.
+    (FAMILY, "plain-acc"): (60, 80),
+    (FAMILY, "L2-acc"): (78, 86),
+    (FAMILY, "EWC-acc"): (82, 88),
+    (FAMILY, "SI-acc"): (81, 88),
+    (FAMILY, "MAS-acc"): (81, 88),
+    (FAMILY, "Kronecker-acc"): (87, 91),
+    (FAMILY, "replay-acc"): (84.5, 90),
+    (FAMILY, "joint-acc"): (87, 91),
+    (FAMILY, "booked"): (3, 8),
+    (FAMILY, "calm-booked"): (1, 3.5),
+    (FAMILY, "bend-sgd"): (0.85, 1.2),
+    (FAMILY, "bend-adam"): (0.4, 0.65),
+    (FAMILY, "bend-mas"): (0.6, 0.95),
+    (FAMILY, "alike-Fisher-SI"): (0.9, 1),
+    (FAMILY, "domain-plain-acc"): (55, 64),
+    (FAMILY, "domain-EWC-acc"): (68, 86),
+    (FAMILY, "domain-replay-acc"): (90, 97),
+    (FAMILY, "task-EWC-acc"): (97, 99.5),
 }
 
 
