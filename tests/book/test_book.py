@@ -16,11 +16,8 @@ FORGETTING, LAST = "book/forgetting/catastrophic-forgetting", "book/elastic/mnis
 CURVATURE = "book/bayes/the-shape-of-curvature"
 MANY = "book/elastic/many-tasks"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
-<<<<<<< HEAD
 SLIPS = "book/elastic/reading-other-peoples-ewc"
-=======
 FAMILY = "book/beyond/the-family"
->>>>>>> main
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
