@@ -1,6 +1,7 @@
 """Steps on a stiff penalty: the proximal step is the minimum that it says, rests where loss + penalty is least, and never runs away."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,6 +93,8 @@ def test_descent_with_proximal_steps_rests_where_loss_and_penalty_together_are_l
     wanted = torch.linalg.solve(
         curvature + torch.diag(flat(stiffness)), curvature @ target + flat(stiffness) * flat(anchor)
     )
+    penalty = SimpleNamespace(model=model, strength=1.0, parabola=lambda: (anchor, stiffness))
+    held = Proximal(penalty, momentum)
     rule = torch.optim.SGD(model.parameters(), lr=0.02, momentum=momentum)
     for _ in range(3000):
         theta = torch.cat([p.flatten() for p in model.parameters()])
@@ -99,7 +102,7 @@ def test_descent_with_proximal_steps_rests_where_loss_and_penalty_together_are_l
         rule.zero_grad()
         loss.backward()
         rule.step()
-        proximal_step(model, anchor, stiffness, 0.02 / (1 - momentum))
+        held.after_step(0.02)
     torch.testing.assert_close(vector(model), wanted, rtol=1e-8, atol=1e-9)
 
 
