@@ -1,8 +1,8 @@
 """Elastic weight consolidation, from Bayes' rule to running code: the module behind the book Weights that Remember.
 
 Its rooms, each readable by itself: `fisher`, `laplace`, `penalties`, `importance`, `kronecker`, `distillation`, `replay`,
-`metrics`, `tasks`, `models`, `training`, `together`, `experiments`, `sequences`, `tuning`, `paper`, `figures`, and `page`, which hands
-numbers to the text.
+`noise`, `metrics`, `tasks`, `models`, `training`, `together`, `experiments`, `sequences`, `tuning`, `paper`, `figures`, and
+`page`, which hands numbers to the text.
 """
 
 from ewc.distillation import Distillation

@@ -192,8 +192,7 @@ def weight_noise(
     share: float = 0.25,
     priors: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0, 10_000.0),
     strength: float = 300.0,
-    images: int = 2000,
-    fisher_examples: int = 10_000,
+    images: int = 3000,
     steps: int | None = None,
     hidden: tuple[int, ...] = (100, 100),
     batch_size: int = 128,
@@ -208,7 +207,7 @@ def weight_noise(
         draws: of each kind.
         priors: τ, for which the Gaussian with precision N F + τ is drawn from as it is, at its own length.
         strength: of EWC in a second lesson, on the second task.
-        images, fisher_examples: on how many of the training images the divergence is measured, and the Fisher taken.
+        images: on how many of the training images the Fisher is taken and the divergence measured.
 
     Keeps for each noise the share of its squared length that lies on the null weights, dᵀFd for d of length 1 with the whole
     Fisher and its diagonal, and at each size the divergence, that of the network made straight, and the accuracy; and dᵀFd,
@@ -226,7 +225,7 @@ def _noise(tasks, runs):
     fit_together(models, tasks[:1] * many, seeds=[run["seed"] * 1000 for run in runs], label="noise", **options)
     firsts = copy.deepcopy(models)
     guards = [
-        EWC(model, run["strength"], anchors="merged", max_examples=run["fisher_examples"])
+        EWC(model, run["strength"], anchors="merged", max_examples=run["images"])
         for model, run in zip(models, runs, strict=True)
     ]
     for guard in guards:
@@ -246,7 +245,7 @@ weight_noise.together, weight_noise.own = _noise, ()
 def _disturbed(model, task, way, run):
     generator = torch.Generator().manual_seed(run["seed"])
     inputs = task.train_inputs[: run["images"]]
-    fisher = torch.cat([value.flatten() for value in diagonal_fisher(model, task.train_inputs[: run["fisher_examples"]]).values()])
+    fisher = torch.cat([value.flatten() for value in diagonal_fisher(model, inputs).values()])
     start = parameters_to_vector(model.parameters()).detach().clone()
     used = in_use(model, task.train_inputs)
     null = scales(fisher, "null", share=run["share"], used=used) > 0

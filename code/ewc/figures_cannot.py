@@ -179,7 +179,7 @@ def the_push(looks: dict[str, list[dict]], old: Sequence[int]) -> Picture:
     )
     return draw(
         f"Two panels against the steps of the last lesson, on a logarithmic axis: the sum over the old classes of the loss's slope on new images, and the share of old test images that are read as new. {said}",
-        panel_of(pushed, "slope of the old logits, on new images", "sum of the old classes’ $p_k$"),
+        panel_of(pushed, "the push, on new images", "sum of the old classes’ $p_k$"),
         panel_of(lambda look: look["read as new"], "old images read as new", "share"),
     )
 
@@ -244,7 +244,7 @@ def noise_by_size(sizes: Sequence[float], accuracy: dict[str, Tensor], divergenc
         axes.annotate("promised, dashed", (sizes[0], float(promised["uniform"].mean(0)[0])), (2, 40), textcoords="offset points", fontsize=9)
         axes.set_xticks([5, 10, 20, 40], ["5", "10", "20", "40"])
         axes.minorticks_off()
-        axes.set_title("divergence from the old predictions")
+        axes.set_title("divergence")
         axes.set_xlabel("length of the noise")
 
     half = len(sizes) - 1

@@ -1,13 +1,14 @@
 """The figures of the chapter on EWC's relatives: one function a figure, drawn from runs or tensors, with its alt text."""
 
 from collections.abc import Sequence
-from math import sqrt
+from itertools import pairwise
+from math import log10, sqrt
 from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
 
-from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, Picture, draw
+from ewc.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Picture, draw
 
 # What a method keeps of the old tasks decides its colour and its mark.
 KEEPS = {"nothing": (GREY, "X"), "weights": (BLUE, "o"), "answers": (PURPLE, "D"), "images": (ORANGE, "s")}
@@ -86,7 +87,7 @@ def earned(path: Tensor, slopes: Tensor, names: Sequence[str]) -> Picture:
             axes.axhline(0, color=INK, lw=0.8)
             low, high = float((-slopes).amin()), float((-slopes).amax())
             axes.set_ylim(min(1.1 * low, -0.08 * high), 1.1 * high)
-            axes.set_title(f"{names[place]}: $\\omega_{place + 1}$ = {areas[place]:.3f}", color=colour)
+            axes.set_title(f"{names[place]}: $\\omega_{place + 1}$ = {areas[place]:.2g}", color=colour)
             axes.set_xlabel(f"$\\theta_{place + 1}$, from start to end")
             axes.set_ylabel("−gradient")
 
@@ -94,7 +95,7 @@ def earned(path: Tensor, slopes: Tensor, names: Sequence[str]) -> Picture:
 
     return draw(
         "Minus the gradient against the value of each of two weights, on the way from the start of training to its end, with one scale. The areas under the curves "
-        f"are {areas[0]:.3f} for the {names[0]} and {areas[1]:.3f} for the {names[1]}.",
+        f"are {areas[0]:.2g} for the {names[0]} and {areas[1]:.2g} for the {names[1]}.",
         of(0, BLUE),
         of(1, ORANGE),
     )
@@ -134,18 +135,17 @@ def against_fisher(curves: dict[str, Sequence[tuple[Tensor, Tensor]]], slopes: d
     """
 
     def panel(axes):
-        for (name, runs), colour, mark in zip(curves.items(), (BLUE, ORANGE, GREEN), "o^s", strict=True):
+        listed = sorted(slopes, key=slopes.get)
+        for (name, runs), colour, mark, sign in zip(curves.items(), (BLUE, ORANGE, GREEN), "o^s", "●▲■", strict=True):
             x, y = (torch.stack([(run[part] / run[part][-1]).log() for run in runs]).mean(0).exp() for part in (0, 1))
             axes.plot(x, y, color=colour, marker=mark, ms=3.5, lw=1.2)
-            place = len(x) // 4
-            under = name == min(slopes, key=lambda each: -slopes[each])
-            axes.annotate(f"{name}: {slopes[name]:.2f}", (x[place], y[place]), (6, -11) if under else (-6, 8), textcoords="offset points",
-                          color=colour, ha="left" if under else "right", annotation_clip=False)  # fmt: skip
+            height = 0.05 + 0.075 * (len(listed) - 1 - listed.index(name))
+            axes.text(0.99, height, f"{sign} {name}: slope {slopes[name]:.2f}", transform=axes.transAxes, ha="right", color=colour)
         ends = torch.tensor([float(x[1]), 1.0])
         for power, word in ((0.5, "square root"), (1.0, "multiple")):
             axes.plot(ends, ends**power, color=GREY, lw=1, ls=":")
-            middle = float(ends[0]) ** 0.8
-            axes.annotate(word, (middle, middle**power), (3, -10), textcoords="offset points", color=GREY, fontsize=8.5)
+            axes.annotate(word, (ends[0], ends[0] ** power), (-4, 0), textcoords="offset points", color=GREY, fontsize=8.5,
+                          ha="right", va="center")  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.minorticks_off()
@@ -170,19 +170,22 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
     line = 0.055 * (max(means) - min(means))  # the height of a name, in the units of the axis
 
     def panel(axes):
-        placed = []
-        for name in sorted(accuracies, key=lambda name: -fmean(accuracies[name])):
-            x, y = max(bytes_of[name], left), fmean(accuracies[name])
-            colour, mark = KEEPS[keeps[name]]
-            axes.errorbar(x, y, yerr=_spread(accuracies[name]), color=colour, marker=mark, ms=6, capsize=2, lw=1.2)
-            # A name goes to the right of its mark; lower, where another stands close.
-            shift = 0.0
-            while any(abs(torch.tensor(x / other).log10()) < 0.75 and abs(y + shift - height) < line for other, height in placed):
-                shift -= line / 10
-            placed.append((x, y + shift))
-            far = {"arrowstyle": "-", "color": colour, "lw": 0.6} if shift < -line else None
-            axes.annotate(name, (x, y), (1.22 * x, y + shift), va="center", color=colour, fontsize=9, arrowprops=far,
-                          bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
+        spots = {name: (max(bytes_of[name], left), fmean(values)) for name, values in accuracies.items()}
+        # A name goes to the right of its mark, or to the left where another mark stands in its way.
+        sides = {"left": [], "right": []}
+        for name, (x, y) in spots.items():
+            near = (abs(other_y - y) < 4 * line and 0.02 < log10(other_x / x) < 0.9 for other_x, other_y in spots.values())
+            sides["left" if any(near) else "right"].append(name)
+        for side, names in sides.items():
+            heights = _apart({name: spots[name][1] for name in names}, line) if side == "left" else {name: spots[name][1] for name in names}
+            for name in names:
+                x, y = spots[name]
+                colour, mark = KEEPS[keeps[name]]
+                axes.errorbar(x, y, yerr=_spread(accuracies[name]), color=colour, marker=mark, ms=6, capsize=2, lw=1.2)
+                far = {"arrowstyle": "-", "color": colour, "lw": 0.6} if abs(heights[name] - y) > line / 2 else None
+                place = (x / 1.3, heights[name]) if side == "left" else (1.22 * x, y)
+                axes.annotate(name, (x, y), place, va="center", ha="right" if side == "left" else "left", color=colour, fontsize=9,
+                              arrowprops=far, zorder=1)  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlim(left / 1.5, max(carried.values()) * 6)
         ticks = [amount for amount in (1e5, 1e6, 1e7, 1e8, 1e9) if 3 * left < amount < 6 * max(carried.values())]
@@ -201,6 +204,17 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
         panel,
         size=(5.4, 3.8),
     )
+
+
+def _apart(heights, gap):
+    """The heights of names moved apart until no two are closer than `gap`."""
+    order, found = sorted(heights, key=heights.get), dict(heights)
+    for _ in range(200):
+        for below, above in pairwise(order):
+            push = (gap - (found[above] - found[below])) / 2
+            if push > 0:
+                found[below], found[above] = found[below] - push, found[above] + push
+    return found
 
 
 def _size(amount):

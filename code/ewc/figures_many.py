@@ -37,12 +37,16 @@ def three_tasks(records: dict, steps: int) -> Picture:
         curves[name] = x, torch.tensor([look["accuracies"] for look in looks])
         ends[name] = [float(value) for value in curves[name][1][-1]]
 
+    # From just below where a task that has been taken up can be found: the very first steps are left out.
+    learned = [accuracies[x > (place + 0.2) * steps, place] for x, accuracies in curves.values() for place in range(3)]
+    low = math.floor(10 * float(torch.cat(learned).min())) / 10
+
     def of_task(place):
         def panel(axes):
             for name, (x, accuracies) in curves.items():
                 begun = x >= place * steps
                 axes.plot(x[begun], accuracies[begun, place], color=_COLOUR[name], ls=_LINE[name])
-            for name, height in _apart({name: ends[name][place] for name in curves}, 0.065).items():
+            for name, height in _apart({name: ends[name][place] for name in curves}, 0.065 * (1.02 - low)).items():
                 axes.annotate(name, (1, height), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", color=_COLOUR[name],
                               va="center", annotation_clip=False)  # fmt: skip
             for border in (1, 2):
@@ -50,7 +54,7 @@ def three_tasks(records: dict, steps: int) -> Picture:
             axes.set_xticks([(lesson + 0.5) * steps for lesson in range(3)], [f"learn {letter}" for letter in "ABC"])
             axes.tick_params(axis="x", length=0)
             axes.set_xlim(0, 3 * steps)
-            axes.set_ylim(0, 1.02)
+            axes.set_ylim(low, 1.02)
             axes.set_title(f"task {'ABC'[place]}, read correctly")
             _percent(axes)
 
@@ -118,10 +122,9 @@ def overlap_of_layers(overlaps: dict[int, Tensor]) -> Picture:
         for side, values in overlaps.items():
             x = range(1, values.shape[1] + 1)
             _mean_and_range(axes, x, values, colours[side], marker="os"[side > 14], ms=4)
-            place = 1
-            above = float(values.mean(0)[place]) > 0.5
-            axes.annotate(f"{side} × {side} permuted", (x[place], float(values.mean(0)[place])), (0, -16 if above else 10),
-                          textcoords="offset points", color=colours[side], ha="left")  # fmt: skip
+            place, right = (0, 0) if side < 14 else (2, 12)
+            axes.annotate(f"{side} × {side} permuted", (x[place], float(values.mean(0)[place])), (right, -16), textcoords="offset points",
+                          color=colours[side])  # fmt: skip
         axes.set_xticks(list(x))
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("layer, from the pixels to the outputs")

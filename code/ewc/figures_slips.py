@@ -68,11 +68,11 @@ def sweeps(look: dict, stiffness) -> Picture:
         "B × B, squared": "B × B",
     }
 
-    # Names stand above the humps, in two rows, so that neighbours do not meet.
+    # Names stand above the humps, in three rows, so that neighbours do not meet.
     every = torch.stack(list(curves.values()))
     gap = float(every.max() - every.min())
     ordered = sorted(short, key=lambda name: float(strengths[name][curves[name].argmax()]))
-    heights = {name: float(every.max()) + (0.04 + 0.18 * (place % 2)) * gap for place, name in enumerate(ordered)}
+    heights = {name: float(every.max()) + (0.04 + 0.13 * (place % 3)) * gap for place, name in enumerate(ordered)}
 
     def against(x, label, named):
         def panel(axes):
@@ -90,7 +90,7 @@ def sweeps(look: dict, stiffness) -> Picture:
                 min(float(curve.min()) for curve in curves.values()),
                 max(float(curve.max()) for curve in curves.values()),
             )
-            axes.set_ylim(low - 0.02, high + (0.45 if named else 0.1) * (high - low))
+            axes.set_ylim(low - 0.02, high + (0.5 if named else 0.1) * (high - low))
             _percent(axes)
 
         return panel

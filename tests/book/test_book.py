@@ -16,6 +16,7 @@ FORGETTING, LAST = "book/forgetting/catastrophic-forgetting", "book/elastic/mnis
 CURVATURE = "book/bayes/the-shape-of-curvature"
 MANY = "book/elastic/many-tasks"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
+SLIPS = "book/elastic/reading-other-peoples-ewc"
 FAMILY = "book/beyond/the-family"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
@@ -80,6 +81,23 @@ BOUNDS = {
     (MANY, "merged-1"): (88, 93),
     (MANY, "separate-1"): (80, 89),
     (MANY, "faded-first"): (60, 85),
+    (SLIPS, "empirical-scale-early"): (0.6, 0.85),
+    (SLIPS, "argmax-scale-early"): (0.25, 0.4),
+    (SLIPS, "own-scale-early"): (0.15, 0.25),
+    (SLIPS, "batch-scale-early"): (0.005, 0.015),
+    (SLIPS, "empirical-scale-late"): (0.002, 0.01),
+    (SLIPS, "pairs-scale-late"): (25, 70),
+    (SLIPS, "exact-result-late"): (80, 86),
+    (SLIPS, "empirical-result-late"): (80, 86),
+    (SLIPS, "empirical-at-right-late"): (40, 60),
+    (SLIPS, "whole-at-right-late"): (40, 50),
+    (SLIPS, "repaired-late"): (0.9, 1.5),
+    (SLIPS, "stays-weak"): (83, 91),
+    (SLIPS, "follows-weak"): (40, 65),
+    (SLIPS, "follows-strong"): (88, 94),
+    (SLIPS, "kept-first"): (87, 91),
+    (SLIPS, "overwritten-first"): (74, 86),
+    (SLIPS, "bn-second"): (65, 93),
     ("book/appendix/mathematics", "kl-forward"): (0.47, 0.49),
     ("book/appendix/mathematics", "kl-backward"): (1.45, 1.47),
     ("book/appendix/pytorch", "made"): (2.3, 2.45),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from ewc import AccuracyMatrix, experiments_family, mlp, tuning
+from ewc import AccuracyMatrix, experiments_family, figures_family, mlp, tuning
 from ewc.experiments_family import costs, importances
 from ewc.sequences import permuted_tasks
 from test_experiments import images
@@ -186,3 +186,27 @@ def test_the_bytes_are_those_of_the_tensors_that_each_method_needs():
     assert found["EWC"]["held"] == carried["EWC"]
     assert all(each["step"] > 0 and each["consolidation"] >= 0 for each in found.values())
 
+
+
+# ---- the figures
+
+
+def test_the_standings_say_each_mean_with_its_standard_error_from_the_best_down():
+    board = {"EWC": [0.80, 0.84], "plain": [0.5, 0.5], "joint": [0.9, 0.9]}
+    keeps = {"EWC": "weights", "plain": "nothing", "joint": "images"}
+    alt = figures_family.standings({"permuted": board}, keeps).alt
+    assert "permuted: joint 90.0 ± 0.0 %, EWC 82.0 ± 2.0 %, plain 50.0 ± 0.0 %." in alt
+
+
+def test_names_are_moved_apart_in_their_order_and_no_further_than_needed():
+    found = figures_family._apart({"a": 0.5, "b": 0.51, "c": 0.9}, 0.1)
+    assert found["b"] - found["a"] == pytest.approx(0.1)
+    assert found["a"] + found["b"] == pytest.approx(1.01)
+    assert found["c"] == 0.9
+
+
+def test_the_areas_of_the_figure_are_what_the_weights_earned():
+    path = torch.tensor([[0.0, 0.0], [1.0, 0.5], [1.5, 0.75]])
+    slopes = torch.tensor([[-0.4, -0.1], [-0.2, -0.2], [0.0, 0.0]])
+    alt = figures_family.earned(path, slopes, ("one", "other")).alt
+    assert f"{0.4 * 1 + 0.2 * 0.5:.2g} for the one and {0.1 * 0.5 + 0.2 * 0.25:.2g} for the other" in alt

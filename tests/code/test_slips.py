@@ -225,7 +225,7 @@ def test_rebuilt_is_zero_again_after_so_many_steps():
     values = []
     for _ in range(7):
         moved(model, 0.01)
-        values.append(float(penalty.penalty()))
+        values.append(penalty.penalty().item())
     assert [value == 0 for value in values] == [False, False, False, True, False, False, True]
 
 
