@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ewc.metrics import AccuracyMatrix
 from ewc.models import choose
 from ewc.tasks import Task
-from ewc.training import accuracy, descent, needs_inputs, rows_of_batches, terminal, use_units, warn_of_divergence
+from ewc.training import accuracy, descent, penalty_of, rows_of_batches, terminal, use_units, warn_of_divergence
 
 
 def fit_together(
@@ -95,7 +95,7 @@ def fit_together(
                     if hasattr(penalty, "add_gradient"):
                         penalty.add_gradient()
                     else:
-                        value = penalty.penalty(own) if needs_inputs(penalty) else penalty.penalty()
+                        value = penalty_of(penalty, own)
                         if value.requires_grad:
                             value.backward()
             parabola.add_gradient()

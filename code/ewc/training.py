@@ -61,17 +61,14 @@ def fit(
     use_units(model, task.units)
     if watch:
         watch(0)
-    batches = rows_of_batches(task, batch_size, seed)
+    batches = _batches(model, task, batch_size, seed)
     for step in tqdm(
         range(1, steps + 1), label or task.name, leave=False, delay=5, file=terminal(), disable=terminal() is None
     ):
-        rows = next(batches)
-        inputs, targets = task.batch(rows)
-        if isinstance(task.units, Tensor):
-            use_units(model, task.units[rows])
+        inputs, targets = next(batches)
         loss = nn.functional.cross_entropy(model(inputs), targets)
         if penalty is not None:
-            loss = loss + (penalty.penalty(inputs) if needs_inputs(penalty) else penalty.penalty())
+            loss = loss + penalty_of(penalty, inputs)
         rule.zero_grad()
         loss.backward()
         rule.step()
@@ -207,6 +204,14 @@ def rows_of_batches(task, size, seed):
         yield from torch.randperm(count, generator=generator).to(device).split(size)
 
 
+def _batches(model, task, size, seed):
+    """Without end: the next images and their classes; a model whose outputs differ from image to image is told which to use."""
+    for rows in rows_of_batches(task, size, seed):
+        if isinstance(task.units, Tensor):
+            use_units(model, task.units[rows])
+        yield task.batch(rows)
+
+
 def use_units(model, units):
     """Let a model that has `Units` answer with these; return those that it used before."""
     layer = getattr(model, "units", None)
@@ -216,9 +221,9 @@ def use_units(model, units):
     return before
 
 
-def needs_inputs(penalty):
-    """Whether the penalty's call takes the images of the step."""
-    return getattr(penalty, "needs_inputs", False)
+def penalty_of(penalty, inputs):
+    """The value of a penalty, which is given the images of the step if it says that it needs them."""
+    return penalty.penalty(inputs) if getattr(penalty, "needs_inputs", False) else penalty.penalty()
 
 
 def warn_of_divergence(penalty, learning_rate, momentum):
