@@ -20,8 +20,8 @@ from ewc.training import accuracy, use_units
 _LEARNING = ("tasks", "models", "training", "metrics", "together", "penalties", "fisher", "experiments_cannot")
 
 LAST = {
-    "cpu": {"hidden": (100, 100), "steps": 300, "strength": 1e4},
-    "embedded": {"hidden": (100, 100), "steps": 200, "strength": 1e4},
+    "cpu": {"hidden": (100, 100), "steps": 300, "strength": 3e3},
+    "embedded": {"hidden": (100, 100), "steps": 200, "strength": 3e3},
 }
 LOOKS = (0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 170, 300)
 
