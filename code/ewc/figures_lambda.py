@@ -127,7 +127,7 @@ def ways_out(sweeps: dict[str, dict[str, Accuracies]]) -> Picture:
             top = max(max(_means(accuracies).values()) for accuracies in sweeps[title].values())
             for way in sweeps[title]:
                 axes.plot([], [], color=styles[way][0], ls=styles[way][1], marker="o", ms=3.5, label=way)
-            axes.legend(loc="center left", frameon=False, fontsize=9, labelcolor="linecolor")
+            axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor="linecolor")
             _strength_axis(axes, {strength: None for means in sweeps[title].values() for strength in means})
             axes.set_ylim(floor - 0.04, top + 0.06)
             axes.set_ylabel("mean accuracy, all tasks")
