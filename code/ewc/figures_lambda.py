@@ -215,11 +215,11 @@ def what_is_known(strengths: Tensor, rises: dict[str, Tensor]) -> Picture:
 
 
 def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Tensor, list[str]]], tasks) -> Picture:
-    """One network of the sweep: its accuracies, and for each task the first ten test images that it gets wrong, with its answers.
+    """One network of the sweep: its accuracies, and for each task the first eight test images that it gets wrong, with its answers.
 
     Args:
         accuracies: on each of the tasks.
-        wrong: for each task at most ten images (n, 1, 28, 28) and the classes that the network takes them for.
+        wrong: for each task at most eight images (n, 1, 28, 28) and the classes that the network takes them for.
     """
 
     def bars(axes):
@@ -245,8 +245,8 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
                 transform=axes.transAxes,
             )
             for place, (image, answer) in enumerate(zip(images, answers, strict=True)):
-                across, down = place % 5, place // 5
-                inset = axes.inset_axes([across / 5 + 0.03, 0.78 - 0.52 * row - 0.22 * down, 0.14, 0.135])
+                across, down = place % 4, place // 4
+                inset = axes.inset_axes([across / 4 + 0.05, 0.78 - 0.52 * row - 0.22 * down, 0.14, 0.135])
                 inset.imshow(1 - image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 inset.set_axis_off()
                 inset.set_title(answer, fontsize=7.5, loc="center", pad=1.5)
@@ -259,7 +259,7 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
     )
     return draw(
         f"The network of λ = {_name(strength)} ({way} steps): bars, {tasks[0].name} {accuracies[0]:.1%} and {tasks[1].name} {accuracies[1]:.1%} read correctly, "
-        f"and for each the first ten test images that it gets wrong. {said}",
+        f"and for each the first eight test images that it gets wrong. {said}",
         bars,
         sheet,
         size=(3.5, 3.6),
