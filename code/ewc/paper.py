@@ -64,7 +64,7 @@ SPLIT = {"hidden": (400, 400), "steps": 2000, "optimizer": "adam", "learning_rat
 
 SPLIT_METHODS = {
     "task": {
-        **{"plain": (), "joint": (), "ewc": (100.0, 1e3), "l2": (1e-2, 1e-1), "si": (100.0, 1e3), "mas": (0.1, 1.0)},
+        **{"plain": (), "joint": (), "ewc": (1e4, 1e5), "l2": (1e-2, 1e-1), "si": (100.0, 1e3), "mas": (0.1, 1.0)},
         **{"kronecker": (10.0, 100.0), "lwf": (1.0, 3.0), "replay": (1.0, 3.0)},
     },
     "domain": {
