@@ -52,8 +52,8 @@ def last_lesson(
     after it with each task's own outputs; at each look the mean
     probability of each class on the last task's training images, and on test images of the old classes how much the mean
     logit of the new classes is above that of the old; what of that rise came through biases, weights of the outputs, and
-    hidden layers; the median probability that old images gave a new class before; the share of weights that ended within
-    one step of Adam of where they began; and the accuracy once the biases have been corrected.
+    hidden layers; the median probability that old images gave a new class before; and the accuracy once the biases have
+    been corrected.
     """
     run = {name: value for name, value in locals().items() if name != "tasks"}
     return _last(tasks, [run])[0]
@@ -84,7 +84,6 @@ def _last(tasks, runs):
             guard.consolidate(lessons[-2].train_inputs, lessons[-2].train_targets)
     before = copy.deepcopy(models)
     fresh = together[-1].train_inputs[:2000]
-    starts = [parameters_to_vector(model.parameters()).detach().clone() for model in models]
     earlier = torch.cat([task.test_inputs[:500] for task in together[:-1]])
     looks = [[] for _ in runs]
 
@@ -116,8 +115,7 @@ def _last(tasks, runs):
         **options,
     )
     results = []
-    for model, first, matrix, kept, run, start in zip(models, before, matrices, looks, runs, starts, strict=True):
-        moved = (parameters_to_vector(model.parameters()).detach() - start).abs()
+    for model, first, matrix, kept, run in zip(models, before, matrices, looks, runs, strict=True):
         with torch.no_grad():
             use_units(first, None)
             rare = first(earlier).softmax(-1)[:, new].median()
@@ -127,7 +125,6 @@ def _last(tasks, runs):
             "own outputs": [accuracy(model, task) for task in apart],
             "looks": kept,
             "rare": float(rare),
-            "within a step": float((moved < run["learning_rate"]).float().mean()),
             "rise": _rise(first, model, earlier, old, new),
             "corrected": [_corrected(model, together, count, run["seed"]) for count in run["examples"]],
         }

@@ -3,7 +3,6 @@
 Runs that differ only in method, strength or seed train side by side: `experiments.run_together`.
 """
 
-
 import torch
 
 from ewc.distillation import Distillation
@@ -152,13 +151,6 @@ split_tasks.together, split_tasks.own = _split, OWN
 
 
 def _learned(runs, sequences, *, classes, units=False):
-    shared = runs[0]
-    device = sequences[0][0].test_targets.device
-    pixels = sequences[0][0].test_inputs[0].numel()
-    models = [
-        mlp(shared["hidden"], inputs=pixels, classes=classes, units=units, seed=run["seed"]).to(device) for run in runs
-    ]
-    untrained = [[accuracy(model, task) for task in sequence] for model, sequence in zip(models, sequences, strict=True)]
     # A network that learns jointly has seen all tasks so far at each place: it has more images a task than the others.
     if len({run["method"] == "joint" for run in runs}) > 1:
         cut = [[place for place, run in enumerate(runs) if (run["method"] == "joint") == together] for together in (True, False)]
@@ -169,6 +161,13 @@ def _learned(runs, sequences, *, classes, units=False):
             )
             found |= dict(zip(places, done, strict=True))
         return [found[place] for place in range(len(runs))]
+    shared = runs[0]
+    device = sequences[0][0].test_targets.device
+    pixels = sequences[0][0].test_inputs[0].numel()
+    models = [
+        mlp(shared["hidden"], inputs=pixels, classes=classes, units=units, seed=run["seed"]).to(device) for run in runs
+    ]
+    untrained = [[accuracy(model, task) for task in sequence] for model, sequence in zip(models, sequences, strict=True)]
     learned = sequences
     if shared["method"] == "joint":
         known = {id(sequence): [joint(sequence[: place + 1]) for place in range(len(sequence))] for sequence in sequences}
