@@ -69,6 +69,7 @@ def permuted_tasks(
     momentum: float = 0.9,
     optimizer: str = "sgd",
     schedule: str = "linear",
+    carried: bool = False,
     fisher_examples: int = 10_000,
     looks: int = 0,
     tuning: bool = False,
@@ -83,6 +84,7 @@ def permuted_tasks(
         memory: how many images of each task ``"replay"`` keeps.
         square: the side of the central square whose pixels move; None for the whole image.
         padding: the width of a black border around the images, which moves with them.
+        carried: the optimiser's running averages go on from task to task; otherwise each task has a new optimiser.
         looks: how many times in each task, at equal distances, all accuracies are measured.
         tuning: test on held-out training images, and train without them.
         seed: of the permutations, the weights and the order of the images.
@@ -125,6 +127,7 @@ def split_tasks(
     momentum: float = 0.9,
     optimizer: str = "adam",
     schedule: str = "constant",
+    carried: bool = False,
     fisher_examples: int = 10_000,
     looks: int = 0,
     tuning: bool = False,
@@ -189,6 +192,7 @@ def _learned(runs, sequences, *, classes, units=False):
         look=sorted({round(steps * part / shared["looks"]) for part in range(shared["looks"] + 1)}) if shared["looks"] else (),
         seeds=[run["seed"] for run in runs],
         after=after,
+        optimizer_state={} if shared["carried"] else None,
         label=", ".join(sorted({run["method"] for run in runs})),
         **{name: shared[name] for name in _FIT},
     )

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ewc.metrics import AccuracyMatrix
 from ewc.models import choose
 from ewc.tasks import Task
-from ewc.training import accuracy, descent, penalty_of, rows_of_batches, terminal, use_units, warn_of_divergence
+from ewc.training import accuracy, descent, keep_averages, penalty_of, rows_of_batches, terminal, use_units, warn_of_divergence
 
 
 def fit_together(
@@ -31,6 +31,7 @@ def fit_together(
     momentum: float = 0.9,
     optimizer: str = "sgd",
     schedule: str = "warm-up",
+    optimizer_state: dict | None = None,
     seeds: Sequence[int] | None = None,
     precision: str = "highest",
     watch: Callable[[int], None] | None = None,
@@ -64,7 +65,7 @@ def fit_together(
         raise ValueError("tasks have different numbers of training images; side by side they must have as many")
     with _stacked(models) as stack:
         rule, rate = descent(
-            stack.leaves, optimizer, schedule, learning_rate, momentum, steps=steps, batch_size=batch_size
+            stack.leaves, optimizer, schedule, learning_rate, momentum, optimizer_state, steps=steps, batch_size=batch_size
         )
         for penalty in penalties:
             if penalty is not None and optimizer == "sgd":
@@ -106,6 +107,7 @@ def fit_together(
             rate.step()
             if watch:
                 watch(step)
+        keep_averages(rule, optimizer_state)
 
 
 def learn_together(

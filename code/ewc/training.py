@@ -24,6 +24,7 @@ def fit(
     momentum: float = 0.9,
     optimizer: str = "sgd",
     schedule: str = "warm-up",
+    optimizer_state: dict | None = None,
     seed: int = 0,
     watch: Callable[[int], None] | None = None,
     label: str = "",
@@ -38,10 +39,12 @@ def fit(
             step with the step's learning rate.
         steps: gradient steps, each on `batch_size` images.
         momentum: of ``"sgd"``; ``"adam"`` has its own.
-        optimizer: ``"sgd"`` or ``"adam"``, a new one for each task.
+        optimizer: ``"sgd"`` or ``"adam"``.
         schedule: of the step size. ``"warm-up"`` lets it rise linearly to `learning_rate` over the first fifth of the steps,
             so that a new task does not begin with a jolt, and then fall linearly to 0; ``"linear"`` only lets it fall;
             ``"constant"`` leaves it.
+        optimizer_state: a dictionary in which the optimiser leaves its running averages, and from which it takes up those that
+            it left there before: give each task the same one, empty at first. None begins anew.
         seed: of the order of the images.
         watch: called with the number of steps taken, before the first step and after each, to look at the model on the way.
         label: named in the progress bar, which is shown on a terminal when training takes more than five seconds.
@@ -53,7 +56,7 @@ def fit(
         RuntimeWarning: explicit steps on the penalty alone would diverge, learning_rate · λ max F > 2 (1 + momentum).
     """
     rule, rate = descent(
-        list(model.parameters()), optimizer, schedule, learning_rate, momentum, steps=steps, batch_size=batch_size
+        list(model.parameters()), optimizer, schedule, learning_rate, momentum, optimizer_state, steps=steps, batch_size=batch_size
     )
     if penalty is not None and optimizer == "sgd":
         warn_of_divergence(penalty, learning_rate, momentum)
@@ -77,6 +80,7 @@ def fit(
         rate.step()
         if watch:
             watch(step)
+    keep_averages(rule, optimizer_state)
     if not loss.isfinite():
         raise ValueError(
             f"the loss on {task.name} is {loss.item()} after {steps} steps: learning_rate = {learning_rate} is too large"
@@ -168,7 +172,7 @@ def terminal():
     return sys.stderr if sys.stderr.isatty() else None
 
 
-def descent(parameters, optimizer, schedule, learning_rate, momentum, *, steps, batch_size):
+def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None, *, steps, batch_size):
     """The update rule over these parameters and the schedule of its step size, as `fit` describes them; its errors are `fit`'s."""
     for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
         if not isinstance(value, int) or value < low:
@@ -186,7 +190,15 @@ def descent(parameters, optimizer, schedule, learning_rate, momentum, *, steps, 
         if optimizer == "sgd"
         else torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     )
+    if state:
+        rule.load_state_dict({"state": state, "param_groups": rule.state_dict()["param_groups"]})
     return rule, torch.optim.lr_scheduler.LambdaLR(rule, lambda step: _SCHEDULES[schedule](step, steps))
+
+
+def keep_averages(rule, state):
+    """Leave the running averages of an update rule in the dictionary, if there is one."""
+    if state is not None:
+        state.update(rule.state_dict()["state"])
 
 
 _SCHEDULES = {
