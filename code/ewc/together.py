@@ -17,7 +17,16 @@ from tqdm import tqdm
 from ewc.metrics import AccuracyMatrix
 from ewc.models import choose
 from ewc.tasks import Task
-from ewc.training import accuracy, descent, keep_averages, penalty_of, rows_of_batches, terminal, use_units, warn_of_divergence
+from ewc.training import (
+    accuracy,
+    descent,
+    keep_averages,
+    penalty_of,
+    rows_of_batches,
+    terminal,
+    use_units,
+    warn_of_divergence,
+)
 
 
 def fit_together(

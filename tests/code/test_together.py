@@ -267,6 +267,21 @@ def test_learning_together_is_learning_in_sequence(names):
             assert look["accuracies"] == pytest.approx(other["accuracies"], abs=0.03)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_averages_are_carried_side_by_side_as_alone(optimizer, count):
+    sequence = [blobs(shift=shift) for shift in range(3)]
+    models = [small(seed) for seed in range(count)]
+    alone, fresh = copy.deepcopy(models), copy.deepcopy(models)
+    options = QUICK | {"optimizer": optimizer, "schedule": "constant"}
+    learn_together(models, [sequence] * count, optimizer_state={}, **options)
+    learn_together(fresh, [sequence] * count, **options)
+    for model, other, new in zip(models, alone, fresh, strict=True):
+        learn_in_sequence(other, sequence, optimizer_state={}, **options)
+        same(model, other)
+        assert (weights(new) - weights(other)).abs().max() > 1e-3
+
+
 def test_tests_may_be_others_than_what_is_learned():
     parts = [blobs(shift=shift) for shift in range(2)]
     both = [parts[0], tasks.joint(parts)]

@@ -55,6 +55,39 @@ def test_steps_are_descent_with_momentum_on_mean_loss_plus_penalty(penalised):
     torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("carried", [True, False])
+def test_the_optimisers_averages_go_from_task_to_task_where_that_is_asked_for(carried):
+    model, lessons, steps = small(), [blobs(n=20, shift=shift) for shift in range(3)], 7
+    by_hand, state = copy.deepcopy(model), {}
+    for lesson in lessons:
+        fit(
+            model, lesson, steps=steps, batch_size=20, learning_rate=0.01, optimizer="adam", schedule="constant",
+            optimizer_state=state if carried else None,
+        )  # fmt: skip
+    mean = square = count = 0
+    for lesson in lessons:
+        if not carried:
+            mean = square = count = 0
+        for _ in range(steps):
+            loss = nn.functional.cross_entropy(by_hand(lesson.train_inputs), lesson.train_targets)
+            g = torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(by_hand.parameters()))])
+            mean, square, count = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2, count + 1
+            step = mean / (1 - 0.9**count) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
+            torch.nn.utils.vector_to_parameters(weights(by_hand) - 0.01 * step, by_hand.parameters())
+    torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-3, atol=1e-4)
+
+
+def test_averages_of_another_model_are_refused_and_the_model_is_as_before():
+    state, other = {}, mlp((9,), inputs=4, classes=3)
+    fit(small(), blobs(), optimizer="adam", optimizer_state=state, **QUICK)
+    before = weights(other)
+    with pytest.raises(ValueError, match=r"optimizer_state is another model's: .*\(9, 4\)"):
+        fit(other, blobs(), optimizer="adam", optimizer_state=state, **QUICK)
+    with pytest.raises(ValueError, match="optimizer_state"):
+        fit(mlp((8, 8), inputs=4, classes=3), blobs(), optimizer="adam", optimizer_state=state, **QUICK)
+    assert torch.equal(weights(other), before)
+
+
 def test_each_pass_visits_each_image_once_in_a_new_order():
     task, seen = blobs(n=12), []
 
