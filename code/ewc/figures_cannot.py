@@ -98,7 +98,7 @@ def standings(found: dict[str, dict[str, Sequence[float]]], chance: dict[str, fl
 
 def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
     """Accuracy on held-out images against each strength that was tried, relative to the smallest: a panel for each scenario."""
-    looks = dict(zip(next(iter(tried.values())), ((INK, "o"), (ORANGE, "D"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
+    looks = dict(zip(next(iter(tried.values())), ((ORANGE, "D"), (INK, "o"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
 
     def of(scenario, methods):
         def panel(axes):
