@@ -220,7 +220,8 @@ def by_task(accuracies: dict[str, Tensor]) -> Picture:
         axes.margins(y=0.16)
         axes.set_xlabel("task, in the order of learning")
         axes.set_ylabel("accuracy after the last")
-        axes.yaxis.set_major_formatter(PercentFormatter(1))  # with as many decimals as the range needs
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.05 else 1))
 
     said = "; ".join(f"{name}: " + ", ".join(f"{value:.0%}" for value in values) for name, values in accuracies.items())
     return draw(f"Accuracy on each task after the last one, from the first task to the last. {said}.", panel, size=(5.0, 3.1))
