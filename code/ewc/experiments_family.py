@@ -13,7 +13,7 @@ from ewc.experiments import depends_on
 from ewc.fisher import diagonal_fisher
 from ewc.importance import SynapticIntelligence, output_sensitivity
 from ewc.models import mlp
-from ewc.sequences import _kept, _penalty
+from ewc.sequences import bytes_carried, penalty_of_run
 from ewc.tasks import permuted
 from ewc.together import fit_together
 from ewc.training import fit
@@ -100,13 +100,13 @@ def costs(
     alone = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
     for name, method in methods:
         model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
-        penalty, taken = _penalty(usual | method, model), []
+        penalty, taken = penalty_of_run(usual | method, model), []
         for task in sequence[:-1]:
             inputs = task.train_inputs
             started = time.perf_counter()
             penalty.consolidate(inputs, task.train_targets)
             taken.append(time.perf_counter() - started)
-        carried = _kept(penalty)
+        carried = bytes_carried(penalty)
         ratios = [seconds(model, penalty) / seconds(alone, None) for _ in range(repeats)]
-        found[name] = {"consolidation": median(taken), "step": median(ratios), "carried": carried, "held": _kept(penalty)}
+        found[name] = {"consolidation": median(taken), "step": median(ratios), "carried": carried, "held": bytes_carried(penalty)}
     return found, {}

@@ -175,7 +175,7 @@ def _learned(runs, sequences, *, classes, units=False):
     if shared["method"] == "joint":
         known = {id(sequence): [joint(sequence[: place + 1]) for place in range(len(sequence))] for sequence in sequences}
         learned = [known[id(sequence)] for sequence in sequences]
-    penalties = [_penalty(run, model) for run, model in zip(runs, models, strict=True)]
+    penalties = [penalty_of_run(run, model) for run, model in zip(runs, models, strict=True)]
     lost = [None] * len(runs)
 
     def after(place):
@@ -202,7 +202,7 @@ def _learned(runs, sequences, *, classes, units=False):
             "matrix": matrices[number].values.tolist(),
             "untrained": untrained[number],
             "looks": looks[number],
-            "bytes": _kept(penalty),
+            "bytes": bytes_carried(penalty),
             "diverged": lost[number],
         }
         if run.get("scenario") == "class":
@@ -215,7 +215,8 @@ def _learned(runs, sequences, *, classes, units=False):
 _FIT = ("steps", "batch_size", "learning_rate", "momentum", "optimizer", "schedule", "precision")
 
 
-def _penalty(run, model):
+def penalty_of_run(run, model):
+    """The penalty that a run's method asks for, on this model; None for a method that has none."""
     method, strength = run["method"], run["strength"]
     if method in ("plain", "joint"):
         return None
@@ -240,7 +241,7 @@ def _penalty(run, model):
     raise ValueError(f"method is {method!r}; it may be one of {', '.join(map(repr, _USES))}")
 
 
-def _kept(penalty):
+def bytes_carried(penalty):
     """The bytes of what a method carries from task to task, beside the network itself."""
     state = {} if penalty is None else penalty.state_dict()
     return sum(value.numel() * value.element_size() for value in state.values())
