@@ -17,7 +17,7 @@ CURVATURE = "book/bayes/the-shape-of-curvature"
 MANY = "book/elastic/many-tasks"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
 SLIPS = "book/elastic/reading-other-peoples-ewc"
-FAMILY = "book/beyond/the-family"
+FAMILY, CANNOT = "book/beyond/the-family", "book/beyond/what-ewc-cannot-do"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
@@ -81,6 +81,9 @@ BOUNDS = {
     (MANY, "merged-1"): (88, 93),
     (MANY, "separate-1"): (80, 89),
     (MANY, "faded-first"): (60, 85),
+    # Under a new Adam all weights move alike; one that is carried lets the free ones go first.
+    (MANY, "ratio-new"): (0.6, 1.3),
+    (MANY, "ratio-carried"): (2, 5),
     (SLIPS, "empirical-scale-early"): (0.6, 0.85),
     (SLIPS, "argmax-scale-early"): (0.25, 0.4),
     (SLIPS, "own-scale-early"): (0.15, 0.25),
@@ -120,6 +123,23 @@ BOUNDS = {
     (FAMILY, "domain-EWC-acc"): (68, 86),
     (FAMILY, "domain-replay-acc"): (90, 97),
     (FAMILY, "task-EWC-acc"): (97, 99.5),
+    # Split images, all classes competing: with a weak spring only the last pair is named, and replay names all.
+    (CANNOT, "as-last"): (90, 100),
+    (CANNOT, "stiff-last"): (0, 10),
+    (CANNOT, "task-EWC"): (96, 99.5),
+    (CANNOT, "class-plain"): (17, 21),
+    (CANNOT, "class-EWC"): (20, 50),
+    (CANNOT, "class-replay"): (85, 93),
+    (CANNOT, "turn"): (8, 16),
+    (CANNOT, "ewc-corrected-10"): (55, 75),
+    # Figure 3C: shaped noise does less harm than uniform; noise where the diagonal says nothing is does as much as shaped.
+    (CANNOT, "uniform-middle"): (20, 55),
+    (CANNOT, "shaped-middle"): (90, 98),
+    (CANNOT, "shaped-last"): (80, 95),
+    (CANNOT, "null-last"): (70, 95),
+    (CANNOT, "null-broken"): (500, 50_000),
+    # The diagonal is blind to moves in concert.
+    (CANNOT, "lesson-tilt"): (5, 500),
 }
 
 
