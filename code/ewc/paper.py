@@ -106,7 +106,8 @@ def protocols() -> Iterable[tuple[Callable, dict]]:
             yield permuted, {**OURS, "method": "ewc", "strength": best, **without, "seed": 0}
     for scenario, methods in SPLIT_METHODS.items():
         for method, strengths in methods.items():
-            yield from _tuned(split, {**SPLIT, "scenario": scenario, "method": method}, strengths)
+            factors = {"factors": "added"} if method == "kronecker" else {}
+            yield from _tuned(split, {**SPLIT, "scenario": scenario, "method": method, **factors}, strengths)
     for own, strengths in FIFTY_METHODS:
         yield from _tuned(permuted, {**FIFTY, **own}, strengths, seeds=(0,))
 
@@ -155,6 +156,12 @@ def records(experiment: Callable | None = None, **conditions) -> list[Record]:
     for record in found:
         page.run(vars(record), kept=True)
     return found
+
+
+def finals(experiment: Callable, **run) -> list[Record]:
+    """The records of this run on the test images, by seed; with any strength, where it names none."""
+    wanted, _ = complete(experiment, run)
+    return records(experiment, **{name: value for name, value in wanted.items() if name in run or name != "strength"})
 
 
 def complete(experiment: Callable, run: dict) -> tuple[dict, int]:

@@ -72,6 +72,16 @@ def test_records_are_found_by_what_they_were(place):
     assert paper.records(method="plain", steps=4) == []
 
 
+def test_finals_are_the_runs_on_test_images_with_the_strength_that_was_chosen(place):
+    given = [run(strength=3.0, seed=1), run(strength=3.0), run(strength=3.0, tuning=True), run(anchors="separate"), run("l2")]
+    paper.make(given, say=lambda _: None)
+    experiment, tiny = run()
+    tiny.pop("strength"), tiny.pop("seed")
+    assert [(r.seed, r.configuration["strength"]) for r in paper.finals(experiment, **tiny)] == [(0, 3.0), (1, 3.0)]
+    assert [r.configuration["tuning"] for r in paper.finals(experiment, **tiny, tuning=True)] == [True]
+    assert paper.finals(experiment, **tiny, strength=2.0) == []
+
+
 def test_the_record_is_what_the_run_gave(place):
     paper.make([run()], say=lambda _: None)
     (record,) = paper.records()
