@@ -136,7 +136,7 @@ def learn_together(
     Args:
         tests: what each model is tested on, where that is not what it learns.
         after: called with the place of each task when it has been learned and before it is consolidated.
-        options: passed on to `fit_together`. Its `precision` is that of the tests and of what `consolidate` computes, too.
+        options: passed on to `fit_together`. Its `precision` is that of the tests too.
 
     Returns:
         For each model its accuracy matrix and its looks. A model that has diverged is not consolidated any more.
@@ -144,35 +144,35 @@ def learn_together(
     count = len(models)
     penalties, seeds, tests = penalties or [None] * count, seeds or [0] * count, tests or sequences
     rows, looks = [[] for _ in models], [[] for _ in models]
+    precision = options.get("precision", "highest")
 
-    with _precision(options.get("precision", "highest")):
-        for place in range(len(sequences[0])):
-            now = [sequence[place] for sequence in sequences]
+    for place in range(len(sequences[0])):
+        now = [sequence[place] for sequence in sequences]
 
-            def observe(step, place=place):
-                if step in look:
-                    for kept, found in zip(looks, _accuracies(models, tests), strict=True):
-                        kept.append({"task": place, "step": step, "accuracies": found})
+        def observe(step, place=place):
+            if step in look:
+                for kept, found in zip(looks, _accuracies(models, tests, precision), strict=True):
+                    kept.append({"task": place, "step": step, "accuracies": found})
 
-            fit_together(
-                models,
-                now,
-                penalties=penalties,
-                seeds=[seed * 1000 + place for seed in seeds],
-                watch=observe if look else None,
-                label=f"{label} task {place + 1} of {len(sequences[0])}",
-                **options,
-            )
-            for kept, found in zip(rows, _accuracies(models, tests), strict=True):
-                kept.append(found)
-            if after:
-                after(place)
-            if place + 1 < len(sequences[0]):
-                for task, users in _shared(now):
-                    keen = [number for number in users if penalties[number] is not None and not diverged(models[number])]
-                    images = (task.train_inputs, task.train_targets) if keen else ()
-                    for number in keen:
-                        penalties[number].consolidate(*images)
+        fit_together(
+            models,
+            now,
+            penalties=penalties,
+            seeds=[seed * 1000 + place for seed in seeds],
+            watch=observe if look else None,
+            label=f"{label} task {place + 1} of {len(sequences[0])}",
+            **options,
+        )
+        for kept, found in zip(rows, _accuracies(models, tests, precision), strict=True):
+            kept.append(found)
+        if after:
+            after(place)
+        if place + 1 < len(sequences[0]):
+            for task, users in _shared(now):
+                keen = [number for number in users if penalties[number] is not None and not diverged(models[number])]
+                images = (task.train_inputs, task.train_targets) if keen else ()
+                for number in keen:
+                    penalties[number].consolidate(*images)
     return [AccuracyMatrix(kept) for kept in rows], looks
 
 
@@ -189,14 +189,15 @@ class _Made(NamedTuple):
     units: Sequence[int] | Tensor | None
 
 
-def _accuracies(models, tests):
+def _accuracies(models, tests, precision):
     """For each model its accuracies on its tests; a test that several models take is made once."""
     found = [[0.0] * len(own) for own in tests]
     places = [(number, place) for number, own in enumerate(tests) for place in range(len(own))]
     for task, users in _shared([tests[number][place] for number, place in places]):
         made = _Made(task.test_inputs, task.test_targets, task.units)
-        for number, place in (places[user] for user in users):
-            found[number][place] = accuracy(models[number], made)
+        with _precision(precision):
+            for number, place in (places[user] for user in users):
+                found[number][place] = accuracy(models[number], made)
     return found
 
 
