@@ -55,9 +55,6 @@ LEFT_OUT = {
     "the falling step": {"schedule": "constant"},
     "momentum": {"momentum": 0.0},
     "descent without Adam": {"optimizer": "adam", "learning_rate": 1e-4},
-    "one anchor": {"anchors": "separate"},
-    "all labels": {"labels": "argmax"},
-    "the border": {"padding": 0},
 }
 
 # van de Ven and Tolias (2019): two classes a task, 2 × 400 units, 2,000 steps of Adam on 128 images.
