@@ -40,6 +40,45 @@ def test_a_record_in_the_repository_is_whole(path):
     assert kept["finished"].startswith("20")
 
 
+# What the pages show of the papers' protocols: the least mean over seeds, in per cent, that the records must have.
+PERMUTED, OURS, SPLIT, FIFTY = paper.PERMUTED, paper.OURS, paper.SPLIT, paper.FIFTY
+REACHED = {
+    "EWC": (sequences.permuted_tasks, {**PERMUTED, "method": "ewc", "anchors": "separate"}, 94.4),
+    "online EWC": (sequences.permuted_tasks, {**PERMUTED, "method": "ewc"}, 94.5),
+    "SI": (sequences.permuted_tasks, {**PERMUTED, "method": "si"}, 95.3),
+    "joint": (sequences.permuted_tasks, {**PERMUTED, "method": "joint"}, 97.5),
+    "EWC with our descent": (sequences.permuted_tasks, {**OURS, "method": "ewc"}, 96.5),
+    "fifty, Kronecker": (sequences.permuted_tasks, {**FIFTY, "method": "kronecker", "factors": "added"}, 90),
+}
+# Published for split MNIST, less two points.
+for scenario, rows in {
+    "task": {"ewc": 98.5, "l2": 96.18, "si": 96.56, "replay": 97.4, "joint": 97.52},
+    "domain": {"ewc": 63, "l2": 64, "si": 62.76, "replay": 93.16, "joint": 96.59},
+    "class": {"ewc": 18, "l2": 20.52, "si": 17.67, "replay": 88.78, "joint": 95.53},
+}.items():
+    REACHED |= {
+        f"{scenario}, {method}": (sequences.split_tasks, {**SPLIT, "scenario": scenario, "method": method}, least)
+        for method, least in rows.items()
+    }
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_the_records_reach_what_was_published(name):
+    experiment, protocol, least = REACHED[name]
+    found = paper.finals(experiment, **protocol)
+    assert len(found) >= (1 if protocol.get("count") == 50 else 3)
+    assert len({record.configuration["strength"] for record in found}) == 1
+    assert 100 * sum(record.matrix.average() for record in found) / len(found) >= least
+
+
+def test_on_fifty_tasks_kronecker_factors_keep_more_than_a_diagonal():
+    factored, diagonal = (
+        paper.finals(sequences.permuted_tasks, **FIFTY, **kind)[0].matrix.average()
+        for kind in ({"method": "kronecker", "factors": "added"}, {"method": "ewc"})
+    )
+    assert factored > diagonal
+
+
 @pytest.fixture
 def place(monkeypatch, tmp_path):
     """An empty folder for records, and a tiny data set in the place of MNIST."""
