@@ -33,10 +33,6 @@ from ewc.replay import Replay
 from ewc.tasks import Task, paired
 from ewc.training import accuracy, device, fit, learn_in_sequence
 
-# A running average that fades ends among the denormal numbers, with which a CPU computes many times more slowly. They are taken
-# for 0 here, and in threads that start later. A tenth of the time of ten permuted tasks.
-torch.set_flush_denormal(True)
-
 # What two cores can afford, with the full data and with the embedded stand-ins.
 SIZE = {"cpu": {"steps": 1400, "strength": 300.0}, "embedded": {"steps": 700, "strength": 1000.0}}
 

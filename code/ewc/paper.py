@@ -84,8 +84,9 @@ SPLIT_METHODS = {
 }
 
 # Ritter, Botev and Barber (2018) reach over 90 % on fifty permutations with Kronecker factors.
-FIFTY = {"count": 50, "hidden": (100, 100), "steps": 938, "learning_rate": 0.05, "optimizer": "sgd", "schedule": "linear"}
-FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (3.0, 10.0)), ({"method": "ewc"}, (10.0, 30.0)))
+# Springs add up over fifty tasks, and explicit steps of 0.05 run away from them.
+FIFTY = {"count": 50, "hidden": (100, 100), "steps": 938, "learning_rate": 0.01, "optimizer": "sgd", "schedule": "linear"}
+FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (1.0, 3.0)), ({"method": "ewc"}, (10.0, 30.0)))
 
 
 def protocols() -> Iterable[tuple[Callable, dict]]:
