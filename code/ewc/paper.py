@@ -184,7 +184,6 @@ def key_of(experiment: Callable, configuration: dict, seed: int, checksum: str) 
 
 def make(runs: Iterable[tuple[Callable, dict]], *, say: Callable[[str], None] = print) -> None:
     """Train the runs that have no record yet, and write theirs, each whole or not at all."""
-    torch.set_flush_denormal(True)  # running averages that fade reach numbers with which a CPU computes many times more slowly
     data = mnist()
     folder().mkdir(exist_ok=True)
     for experiment, run in runs:
@@ -251,4 +250,6 @@ def _lines(value, indent=""):
 
 
 if __name__ == "__main__":
+    # Running averages that fade end among the denormal numbers, with which a CPU computes many times more slowly.
+    torch.set_flush_denormal(True)
     make(protocols(), say=lambda text: print(text, file=sys.stderr, flush=True))
