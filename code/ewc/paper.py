@@ -84,9 +84,18 @@ SPLIT_METHODS = {
 }
 
 # Ritter, Botev and Barber (2018) reach over 90 % on fifty permutations with Kronecker factors.
-# Springs add up over fifty tasks, and explicit steps of 0.05 run away from them.
-FIFTY = {"count": 50, "hidden": (100, 100), "steps": 938, "learning_rate": 0.01, "optimizer": "sgd", "schedule": "linear"}
-FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (1.0, 3.0)), ({"method": "ewc"}, (10.0, 30.0)))
+# Springs add up over fifty tasks. Explicit steps of plain descent run away from them: at 0.01 and λ = 3 in the 37th. Adam has no
+# such bound.
+FIFTY = {
+    "count": 50,
+    "hidden": (100, 100),
+    "steps": 938,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "schedule": "linear",
+    "precision": "medium",
+}
+FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (3.0, 10.0)), ({"method": "ewc"}, (10.0, 100.0)))
 
 
 def protocols() -> Iterable[tuple[Callable, dict]]:
