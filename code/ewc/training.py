@@ -191,11 +191,12 @@ def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None
         else torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     )
     if state:
-        found = [[average.shape for average in own.values() if average.dim()] for own in state.values()]
+        found = {number: [average.shape for average in own.values() if average.dim()] for number, own in state.items()}
         wanted = [parameter.shape for parameter in parameters]
-        if len(found) != len(wanted) or any({*shapes} != {shape} for shapes, shape in zip(found, wanted, strict=True)):
+        # A parameter that was frozen so far has no averages.
+        if any(number >= len(wanted) or {*shapes} != {wanted[number]} for number, shapes in found.items()):
             raise ValueError(
-                f"optimizer_state is another model's: it has averages of the shapes {[tuple(s) for own in found for s in own[:1]]}, "
+                f"optimizer_state is another model's: it has averages of the shapes {[tuple(s) for own in found.values() for s in own[:1]]}, "
                 f"and the parameters are {[tuple(shape) for shape in wanted]}"
             )
         rule.load_state_dict({"state": state, "param_groups": rule.state_dict()["param_groups"]})

@@ -77,6 +77,18 @@ def test_the_optimisers_averages_go_from_task_to_task_where_that_is_asked_for(ca
     torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-3, atol=1e-4)
 
 
+def test_averages_are_carried_past_a_frozen_layer():
+    model, state = small(), {}
+    model.hidden1.requires_grad_(False)
+    for shift in range(2):
+        fit(model, blobs(shift=shift), optimizer="adam", optimizer_state=state, **QUICK)
+    assert {int(own["step"]) for own in state.values()} == {2 * QUICK["steps"]}
+    assert len(state) == 2
+    model.hidden1.requires_grad_(True)
+    fit(model, blobs(), optimizer="adam", optimizer_state=state, **QUICK)
+    assert sorted(int(own["step"]) for own in state.values()) == sorted([QUICK["steps"]] * 2 + [3 * QUICK["steps"]] * 2)
+
+
 def test_averages_of_another_model_are_refused_and_the_model_is_as_before():
     state, other = {}, mlp((9,), inputs=4, classes=3)
     fit(small(), blobs(), optimizer="adam", optimizer_state=state, **QUICK)
