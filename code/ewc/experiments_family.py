@@ -88,7 +88,7 @@ def costs(
     from task to task, and those that are held while a task is learned.
     """
     sequence = permuted(tasks[0], count, seed)
-    usual = {"strength": 0.01, "anchors": "merged", "decay": 1.0, "factors": "kept", "labels": "exact", "memory": 200}
+    usual = {"strength": 0.01, "anchors": "merged", "decay": 1.0, "factors": "kept", "labels": "exact", "memory": 200, "way": "explicit"}
     usual |= {"fisher_examples": fisher_examples, "batch_size": batch_size, "seed": seed}
 
     def seconds(model, penalty):

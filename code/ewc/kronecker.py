@@ -10,6 +10,9 @@ and no block is ever written out. The calls are those of `penalties.EWC`.
 This file needs torch and the fisher.py and penalties.py beside it. MIT licence; from the book Weights that Remember.
 """
 
+import functools
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -105,6 +108,30 @@ class KroneckerEWC:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.add_(pull.to(parameter.dtype), alpha=self.strength)
 
+    @torch.no_grad()
+    def proximal_step(self, step_size: float) -> None:
+        """Move the weights θ′ to where ‖θ − θ′‖² / 2η + penalty(θ) is least, as `steps.proximal_step` for a diagonal.
+
+        In the eigenvectors of B = U diag(β) Uᵀ and A = V diag(α) Vᵀ every number of Δ hangs on a spring of its own:
+
+            Uᵀ Δ V ← Uᵀ Δ′ V / (1 + η λ β αᵀ)
+
+        Args:
+            step_size: η, as in `steps.proximal_step`.
+
+        Raises:
+            ValueError: step_size is not a finite number of at least 0, or a layer keeps the factors of several tasks, which
+                have no eigenvectors in common.
+        """
+        if not (isinstance(step_size, (int, float)) and math.isfinite(step_size) and step_size >= 0):
+            raise ValueError(f"step_size is {step_size!r}; it must be a finite number of at least 0")
+        parameters = dict(self.model.named_parameters())
+        distances = {name: parameters[name] - anchor for name, anchor in self._anchor.items()}
+        left = self._by_layer(distances, lambda blocks, delta: blocks.shrunk(delta, step_size * self.strength))
+        for name, distance in left.items():
+            if parameters[name].requires_grad:
+                parameters[name].copy_(self._anchor[name] + distance)
+
     def largest_curvature(self) -> float:
         """λ max over layers of Σ_tasks (largest eigenvalue of B) · (that of A): no second derivative of the penalty is above it.
 
@@ -165,19 +192,23 @@ class KroneckerEWC:
 
     def _pulls(self, distances):
         """Σ_tasks B Δ A for each parameter, from its θ − θ*."""
-        pulls = {}
+        return self._by_layer(distances, _Blocks.times)
+
+    def _by_layer(self, distances, change):
+        """What `change` makes of each layer's blocks and Δ, for each parameter, from its θ − θ*."""
+        changed = {}
         for owner in dict.fromkeys(name.rpartition(".")[0] for name in distances):
             prefix = f"{owner}." if owner else ""
             weight, bias = distances[f"{prefix}weight"], distances.get(f"{prefix}bias")
             names = _groups(self.model.get_submodule(owner), owner)
             delta = weight.flatten(1) if bias is None else torch.cat([weight.flatten(1), bias[:, None]], 1)
             parts = delta.chunk(len(names))
-            pull = torch.cat([self._blocks[name].times(part) for name, part in zip(names, parts, strict=True)])
+            whole = torch.cat([change(self._blocks[name], part) for name, part in zip(names, parts, strict=True)])
             inputs = weight[0].numel()
-            pulls[f"{prefix}weight"] = pull[:, :inputs].reshape(weight.shape)
+            changed[f"{prefix}weight"] = whole[:, :inputs].reshape(weight.shape)
             if bias is not None:
-                pulls[f"{prefix}bias"] = pull[:, inputs]
-        return pulls
+                changed[f"{prefix}bias"] = whole[:, inputs]
+        return changed
 
 
 class _Blocks:
@@ -212,6 +243,23 @@ class _Blocks:
             return left @ self.a[0]
         left = left.unflatten(0, self.b.shape[:2]).transpose(0, 1).flatten(1)  # the tasks side by side
         return left @ self.a.flatten(0, 1)
+
+    def shrunk(self, delta, stiffness):
+        """The Δ at which ‖Δ − delta‖² / 2 + stiffness/2 ⟨Δ, B Δ A⟩ is least."""
+        u, v, eigenvalues = self._eigen
+        turned = u.mT @ delta.to(u.dtype) @ v
+        return u @ turned.div_(eigenvalues.mul(stiffness).add_(1)) @ v.mT
+
+    @functools.cached_property
+    def _eigen(self):
+        """The eigenvectors of B and of A, and β αᵀ, found once. In float64: many of A's eigenvalues are next to 0, as of dark pixels."""
+        if len(self.a) > 1:
+            raise ValueError(
+                f"factors of {len(self.a)} tasks are kept; a proximal step needs one pair a layer: KroneckerEWC(…, factors='added')"
+            )
+        (beta, u), (alpha, v) = (torch.linalg.eigh(side[0].double()) for side in (self.b, self.a))
+        eigenvalues = torch.outer(beta.clamp(min=0), alpha.clamp(min=0))
+        return tuple(value.to(self.b.dtype) for value in (u, v, eigenvalues))
 
 
 def _largest(matrices):

@@ -12,7 +12,8 @@ from ewc.kronecker import KroneckerEWC
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
 from ewc.replay import Replay
-from ewc.tasks import held_out, joint, padded, permuted, split
+from ewc.steps import Proximal
+from ewc.tasks import held_out, joint, normalized, padded, permuted, split
 from ewc.together import diverged, learn_together
 from ewc.training import accuracy
 
@@ -30,7 +31,7 @@ _USES = {
 }
 
 # What may differ between runs that stand in one stack.
-OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory")
+OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "way")
 
 PERMUTED = {
     "cpu": {"count": 10, "hidden": (400, 400), "steps": 1407, "strength": 30.0},
@@ -44,8 +45,11 @@ SPLIT = {
 }
 
 
+WAYS = ("explicit", "proximal")
+
+
 def _modules(configuration):
-    return _LEARNING + _USES[configuration["method"]]
+    return _LEARNING + _USES[configuration["method"]] + (("steps",) if configuration["way"] == "proximal" else ())
 
 
 @depends_on(_modules, sizes=PERMUTED)
@@ -59,6 +63,7 @@ def permuted_tasks(
     factors: str = "kept",
     labels: str = "exact",
     memory: int = 200,
+    way: str = "explicit",
     count: int | None = None,
     square: int | None = None,
     padding: int = 0,
@@ -82,6 +87,8 @@ def permuted_tasks(
         method: a key of the methods below; strength, anchors, decay and labels are those of `penalties.EWC`, factors of
             `kronecker.KroneckerEWC`.
         memory: how many images of each task ``"replay"`` keeps.
+        way: ``"explicit"``: the penalty is added to the loss; ``"proximal"``: its step is taken after plain descent's own
+            (`steps.Proximal`).
         square: the side of the central square whose pixels move; None for the whole image.
         padding: the width of a black border around the images, which moves with them.
         carried: the optimiser's running averages go on from task to task; otherwise each task has a new optimiser.
@@ -119,7 +126,10 @@ def split_tasks(
     factors: str = "kept",
     labels: str = "exact",
     memory: int = 200,
+    way: str = "explicit",
     groups: int = 5,
+    padding: int = 0,
+    normalized: bool = False,
     hidden: tuple[int, ...] | None = None,
     steps: int | None = None,
     batch_size: int = 128,
@@ -136,7 +146,11 @@ def split_tasks(
 ):
     """Learn the classes of the first data set in `groups` tasks, in one of the scenarios of `tasks.split`.
 
-    Arguments and what is kept as `permuted_tasks`; in scenario ``"class"`` also the confusion matrix: in row i, column j,
+    Args:
+        padding: the width of a black border around the images.
+        normalized: whether pixels are shifted and scaled to mean 0 and variance 1 (`tasks.normalized`).
+
+    All other arguments and what is kept as `permuted_tasks`; in scenario ``"class"`` also the confusion matrix: in row i, column j,
     how many test images of class i are read as class j after the last task.
     """
     run = {name: value for name, value in locals().items() if name != "tasks"}
@@ -144,7 +158,9 @@ def split_tasks(
 
 
 def _split(tasks, runs):
-    base = held_out(tasks[0]) if runs[0]["tuning"] else tasks[0]
+    base = padded(held_out(tasks[0]) if runs[0]["tuning"] else tasks[0], runs[0]["padding"])
+    if runs[0]["normalized"]:
+        base = normalized(base)
     parts = split(base, runs[0]["groups"], scenario=runs[0]["scenario"])
     classes = len(parts[0].classes) if runs[0]["scenario"] == "domain" else len(base.classes)
     return _learned(runs, [parts] * len(runs), classes=classes, units=runs[0]["scenario"] == "task")
@@ -216,7 +232,20 @@ _FIT = ("steps", "batch_size", "learning_rate", "momentum", "optimizer", "schedu
 
 
 def penalty_of_run(run, model):
-    """The penalty that a run's method asks for, on this model; None for a method that has none."""
+    """The penalty that a run's method asks for, on this model, taken in the way that it says; None for a method that has none."""
+    penalty, way = _penalty(run, model), run["way"]
+    if way not in WAYS:
+        raise ValueError(f"way is {way!r}; it may be one of {', '.join(map(repr, WAYS))}")
+    if way == "explicit" or penalty is None:
+        return penalty
+    if run["optimizer"] != "sgd" or not (hasattr(penalty, "parabola") or hasattr(penalty, "proximal_step")):
+        raise ValueError(
+            f"way is 'proximal'; it needs optimizer 'sgd' and a penalty that is a parabola, not {run['optimizer']!r} and {run['method']!r}"
+        )
+    return Proximal(penalty, run["momentum"])
+
+
+def _penalty(run, model):
     method, strength = run["method"], run["strength"]
     if method in ("plain", "joint"):
         return None

@@ -11,6 +11,7 @@ the penalty as it is, puts its pull at the end of the step in place of its begin
 MIT licence; from the book Weights that Remember. Stability of EWC's steps: Kutalev and Lapina, arXiv 2109.10021.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -94,8 +95,9 @@ class Capped:
 
 
 class Proximal:
-    """A penalty with `parabola`, left out of the loss and taken as a `proximal_step` after each step of the optimiser.
+    """A penalty, left out of the loss and taken as a `proximal_step` after each step of the optimiser.
 
+    penalty: has `parabola`, as `penalties.EWC`, or a `proximal_step` of its own, as `kronecker.KroneckerEWC`.
     momentum: of the optimiser; the penalty's step is as much longer as a steady gradient's, 1 / (1 − momentum) times.
     """
 
@@ -104,12 +106,18 @@ class Proximal:
             raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
         self._penalty, self._momentum = penalty, momentum
         self.model, self.strength = penalty.model, penalty.strength
-        self._terms = penalty.parabola()
+        self._take()
 
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
         """As the penalty's own."""
         self._penalty.consolidate(inputs, targets)
-        self._terms = self._penalty.parabola()
+        self._take()
+
+    def _take(self):
+        if hasattr(self._penalty, "proximal_step"):
+            self._step = self._penalty.proximal_step
+        else:
+            self._step = functools.partial(proximal_step, self.model, *self._penalty.parabola())
 
     def penalty(self) -> Tensor:
         """0: nothing is added to the loss."""
@@ -117,7 +125,11 @@ class Proximal:
 
     def after_step(self, learning_rate: float) -> None:
         """The penalty's share of a step that the optimiser has taken with this learning rate."""
-        proximal_step(self.model, *self._terms, learning_rate / (1 - self._momentum))
+        self._step(learning_rate / (1 - self._momentum))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As the penalty's own."""
+        return self._penalty.state_dict()
 
 
 def _check(name, value, *, least=None, above=None):

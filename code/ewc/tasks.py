@@ -182,6 +182,20 @@ def padded(task: Task, border: int) -> Task:
     )
 
 
+def normalized(task: Task) -> Task:
+    """The task with its pixels shifted and scaled, so that over all training images they have mean 0 and variance 1.
+
+    Raises:
+        ValueError: all training pixels are equal.
+    """
+    mean, deviation = task.train_inputs.mean(), task.train_inputs.std(correction=0)
+    if not deviation > 0:
+        raise ValueError(f"task {task.name!r} has training images without contrast; to be normalized, pixels must differ")
+    return replace(
+        task, train_inputs=(task.train_inputs - mean) / deviation, test_inputs=(task.test_inputs - mean) / deviation
+    )
+
+
 SCENARIOS = ("task", "domain", "class")
 
 

@@ -27,11 +27,16 @@ TINY = {
         {"method": method, "strength": strength, "count": 2, "hidden": (4,), "steps": 3, "memory": 5, "looks": 1}
         for strength, methods in ((None, "plain joint"), (1.0, "ewc si lwf l2 mas kronecker replay"))
         for method in methods.split()
+    ]
+    + [
+        {"method": method, "strength": 1.0, "way": "proximal", "factors": "added", "count": 2, "hidden": (4,), "steps": 3}
+        for method in ("ewc", "kronecker")
     ],
     "split_tasks": [
         {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
         for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
-    ],
+    ]
+    + [{"scenario": "class", "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 3, "padding": 1, "normalized": True}],
     "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
     "second_task": [
         {"strength": 1.0, "way": way, "steps": 3, "hidden": (4,)} for way in ("explicit", "capped", "proximal", "joint")
@@ -341,6 +346,22 @@ def test_runs_that_are_trained_side_by_side_give_what_each_gives_alone(tasks, mo
         assert alone.result == record.result
         for name, value in alone.tensors.items():
             assert torch.allclose(value, record.tensors[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"way": "implicit"}, "way is 'implicit'; it may be one of 'explicit', 'proximal'"),
+        ({"optimizer": "adam"}, "needs optimizer 'sgd'.*not 'adam' and 'ewc'"),
+        ({"method": "lwf"}, "a penalty that is a parabola, not 'sgd' and 'lwf'"),
+    ],
+)
+def test_a_way_that_cannot_be_is_refused(tasks, run, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.run(
+            MARKED["permuted_tasks"],
+            **{"method": "ewc", "strength": 1.0, "way": "proximal", "count": 2, "hidden": (4,), "steps": 3} | run,
+        )
 
 
 def test_only_what_is_missing_is_trained(tasks):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from ewc import EWC, KroneckerEWC, kronecker, kronecker_fisher
 from ewc.kronecker import _Blocks
+from ewc.steps import Proximal
 from test_penalties import data, move, network, values
 from torch import nn
 from torch.nn.utils import parameters_to_vector
@@ -66,6 +67,75 @@ def test_value_and_gradient_are_those_of_the_matrix_written_out(kind, tasks, dec
     guard.add_gradient()
     added = parameters_to_vector(parameter.grad for parameter in guard.model.parameters())
     torch.testing.assert_close(added, 7 * matrix @ d, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("step_size", [0, 1e-3, 0.3, 1e4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_proximal_step_ends_where_distance_and_penalty_together_are_least(kind, step_size):
+    """Its minimum, written out: (1 + η λ F) (θ − θ*) = θ′ − θ*. Twice, for what was found once must not be that of an older task."""
+    build, draw = KINDS[kind]
+    guard = KroneckerEWC(build(), 7.0, factors="added")
+    matrix = 0
+    for tasks in (1, 2):
+        move(guard.model, tasks)
+        guard.consolidate(draw(tasks))
+        anchor = parameters_to_vector(guard.model.parameters()).detach()
+        move(guard.model, tasks + 5)
+        before = distance(guard, anchor)
+        matrix = torch.zeros(len(before), len(before))
+        for (b, a), (_, _, places) in zip(added(guard), kronecker_fisher(guard.model, draw(tasks)).values(), strict=True):
+            rows = places.flatten()
+            matrix[rows[:, None], rows] = torch.kron(b, a)
+        guard.proximal_step(step_size)
+        wanted = torch.linalg.solve(torch.eye(len(before)) + step_size * 7 * matrix, before)
+        torch.testing.assert_close(distance(guard, anchor), wanted, rtol=1e-8, atol=1e-10)
+
+
+def added(guard):
+    """The factors that the penalty holds, layer by layer, from its state."""
+    state = guard.state_dict()
+    return [(state[name][0], state[name.replace("outputs/", "inputs/")][0]) for name in state if name.startswith("outputs/")]
+
+
+def test_a_proximal_step_leaves_frozen_layers_and_refuses_what_it_cannot_do():
+    guard = KroneckerEWC(network(), 7.0, factors="added")
+    guard.proximal_step(0.1)  # nothing learned, nothing held
+    guard.consolidate(data(0))
+    move(guard.model, 1)
+    first = next(module for module in guard.model.modules() if isinstance(module, nn.Linear)).requires_grad_(False)
+    frozen, rest = values(first), parameters_to_vector(guard.model.parameters()).detach()
+    guard.proximal_step(0.1)
+    assert all(torch.equal(frozen[name], value) for name, value in values(first).items())
+    assert not torch.equal(parameters_to_vector(guard.model.parameters()), rest)
+    for wrong in (-1, float("nan"), "long"):
+        with pytest.raises(ValueError, match="step_size is"):
+            guard.proximal_step(wrong)
+    kept = KroneckerEWC(network(), 7.0, factors="kept")
+    for task in range(2):
+        kept.consolidate(data(task))
+    with pytest.raises(ValueError, match="factors of 2 tasks are kept.*factors='added'"):
+        kept.proximal_step(0.1)
+
+
+def test_steps_that_run_away_explicitly_stay_as_proximal_ones():
+    def trained(wrap):
+        model = network()
+        guard = wrap(KroneckerEWC(model, 1e5, factors="added"))
+        guard.consolidate(data(0))
+        anchor = parameters_to_vector(model.parameters()).detach().clone()
+        inputs, labels = data(1), torch.zeros(len(data(1)), dtype=torch.long)
+        rule = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in range(60):
+            loss = nn.functional.cross_entropy(model(inputs), labels) + guard.penalty()
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+            if hasattr(guard, "after_step"):
+                guard.after_step(0.05)
+        return parameters_to_vector(model.parameters()).detach() - anchor
+
+    assert not trained(lambda guard: guard).norm() < 1e3
+    assert 0 < trained(Proximal).norm() < 10
 
 
 @pytest.mark.parametrize("kind", KINDS)

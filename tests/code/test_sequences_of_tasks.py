@@ -1,8 +1,10 @@
 """Tasks made of one data set: its pixels permuted, its classes split, all together again, a part held out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from ewc import models, tasks
+from ewc import models, sequences, tasks
 from ewc.training import accuracy, fit
 from test_experiments import images
 
@@ -85,6 +87,34 @@ def test_a_border_is_black_and_moves_with_the_image(base):
     assert tasks.padded(base, 0) is base
     with pytest.raises(ValueError, match="border is -1"):
         tasks.padded(base, -1)
+
+
+def test_normalized_pixels_have_mean_0_and_variance_1_over_the_training_images(base):
+    even = tasks.normalized(base)
+    assert abs(float(even.train_inputs.double().mean())) < 1e-5
+    assert abs(float((even.train_inputs.double() ** 2).mean()) - 1) < 1e-5
+    mean, deviation = base.train_inputs.double().mean(), base.train_inputs.double().std(correction=0)
+    torch.testing.assert_close(even.test_inputs.double(), (base.test_inputs.double() - mean) / deviation, rtol=1e-4, atol=1e-5)
+    assert torch.equal(even.train_targets, base.train_targets)
+    blank = replace(base, train_inputs=torch.ones_like(base.train_inputs))
+    with pytest.raises(ValueError, match="without contrast"):
+        tasks.normalized(blank)
+
+
+def test_split_images_get_their_border_and_scale_from_the_images_that_are_learned(base, monkeypatch):
+    """Statistics over the held-out images would be a look at them."""
+    seen = {}
+
+    def learned(runs, sequences_, **options):
+        seen["parts"] = sequences_[0]
+
+    monkeypatch.setattr(sequences, "_learned", learned)
+    run = dict(scenario="class", groups=5, padding=2, normalized=True, tuning=True)
+    sequences._split([base], [run])
+    wanted = tasks.split(tasks.normalized(tasks.padded(tasks.held_out(base), 2)), 5, scenario="class")
+    for part, other in zip(seen["parts"], wanted, strict=True):
+        assert torch.equal(part.train_inputs, other.train_inputs)
+        assert torch.equal(part.test_inputs, other.test_inputs)
 
 
 # ---- split
