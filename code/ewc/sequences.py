@@ -3,6 +3,8 @@
 Runs that differ only in method, strength or seed train side by side: `experiments.run_together`.
 """
 
+from dataclasses import replace
+
 import torch
 
 from ewc.distillation import Distillation
@@ -130,6 +132,7 @@ def split_tasks(
     groups: int = 5,
     padding: int = 0,
     normalized: bool = False,
+    seen: bool = False,
     hidden: tuple[int, ...] | None = None,
     steps: int | None = None,
     batch_size: int = 128,
@@ -149,6 +152,8 @@ def split_tasks(
     Args:
         padding: the width of a black border around the images.
         normalized: whether pixels are shifted and scaled to mean 0 and variance 1 (`tasks.normalized`).
+        seen: whether the softmax of a lesson is over the outputs of the classes seen so far; in scenario ``"class"`` only. In
+            tests it is always over all.
 
     All other arguments and what is kept as `permuted_tasks`; in scenario ``"class"`` also the confusion matrix: in row i, column j,
     how many test images of class i are read as class j after the last task.
@@ -161,23 +166,35 @@ def _split(tasks, runs):
     base = padded(held_out(tasks[0]) if runs[0]["tuning"] else tasks[0], runs[0]["padding"])
     if runs[0]["normalized"]:
         base = normalized(base)
-    parts = split(base, runs[0]["groups"], scenario=runs[0]["scenario"])
-    classes = len(parts[0].classes) if runs[0]["scenario"] == "domain" else len(base.classes)
-    return _learned(runs, [parts] * len(runs), classes=classes, units=runs[0]["scenario"] == "task")
+    scenario, seen = runs[0]["scenario"], runs[0]["seen"]
+    parts = split(base, runs[0]["groups"], scenario=scenario)
+    classes = len(parts[0].classes) if scenario == "domain" else len(base.classes)
+    lessons = parts
+    if seen:
+        if scenario != "class" or any(run["method"] in ("joint", "replay") for run in runs):
+            raise ValueError(
+                f"seen is True; it needs scenario 'class', not {scenario!r}, and a method that sees no old images, not joint or replay"
+            )
+        each = len(base.classes) // runs[0]["groups"]
+        lessons = [replace(part, units=tuple(range(each * (place + 1)))) for place, part in enumerate(parts)]
+    return _learned(
+        runs, [parts] * len(runs), lessons=[lessons] * len(runs), classes=classes, units=scenario == "task" or seen
+    )
 
 
 split_tasks.together, split_tasks.own = _split, OWN
 
 
-def _learned(runs, sequences, *, classes, units=False):
+def _learned(runs, sequences, *, classes, lessons=None, units=False):
+    """The results of all runs: each learns its `lessons` and is tested on its sequence, which is also what it learns unless given."""
+    lessons = lessons or sequences
     # A network that learns jointly has seen all tasks so far at each place: it has more images a task than the others.
     if len({run["method"] == "joint" for run in runs}) > 1:
         cut = [[place for place, run in enumerate(runs) if (run["method"] == "joint") == together] for together in (True, False)]
         found = {}
         for places in cut:
-            done = _learned(
-                [runs[place] for place in places], [sequences[place] for place in places], classes=classes, units=units
-            )
+            own, tested, taught = ([values[place] for place in places] for values in (runs, sequences, lessons))
+            done = _learned(own, tested, lessons=taught, classes=classes, units=units)
             found |= dict(zip(places, done, strict=True))
         return [found[place] for place in range(len(runs))]
     shared = runs[0]
@@ -187,7 +204,7 @@ def _learned(runs, sequences, *, classes, units=False):
         mlp(shared["hidden"], inputs=pixels, classes=classes, units=units, seed=run["seed"]).to(device) for run in runs
     ]
     untrained = [[accuracy(model, task) for task in sequence] for model, sequence in zip(models, sequences, strict=True)]
-    learned = sequences
+    learned = lessons
     if shared["method"] == "joint":
         known = {id(sequence): [joint(sequence[: place + 1]) for place in range(len(sequence))] for sequence in sequences}
         learned = [known[id(sequence)] for sequence in sequences]

@@ -671,6 +671,16 @@ def test_eq_kronecker_pull(equation):
         same(0.7 * _Blocks(b, a).times(delta), equation.side(0, names, t=tasks))
 
 
+@bound("eq-kronecker-proximal", _Blocks.shrunk)
+def test_eq_kronecker_proximal(equation):
+    b, a, moved = definite(3), definite(4, seed=10), normal(3, 4)
+    (beta, u), (alpha, v) = torch.linalg.eigh(b), torch.linalg.eigh(a)
+    names = {r"\eta": 0.3, r"\lambda": 0.7, r"\beta": beta, r"\alpha": alpha, r"\tilde E": u.mT @ moved @ v}
+    turned = u.mT @ _Blocks(b[None], a[None]).shrunk(moved, 0.3 * 0.7) @ v
+    wanted = [[equation.side(1, {**names, "j": j, "k": k}) for k in range(1, 5)] for j in range(1, 4)]
+    same(turned, torch.tensor(wanted))
+
+
 @bound("eq-lwf", Distillation.penalty)
 def test_eq_lwf(equation):
     network, inputs, _ = small_network()
