@@ -254,8 +254,9 @@ def told(records: Sequence) -> list[str]:
         text += f" ± {accuracies.std() / len(records) ** 0.5:.2f}"
     strengths = sorted({record.configuration["strength"] for record in records if record.configuration["strength"] is not None})
     devices = sorted({record.device for record in records})
-    minutes = sum(record.seconds for record in records) / len(records) / 60
-    made = f"{', '.join(devices)}, {max(record.finished for record in records)[:10]}, {minutes:.0f} min each"
+    seconds = sum(record.seconds for record in records) / len(records)
+    took = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    made = f"{', '.join(devices)}, {max(record.finished for record in records)[:10]}, {took} each"
     return [text, ", ".join(f"{strength:g}" for strength in strengths) or "–", str(len(records)), made]
 
 
