@@ -254,10 +254,10 @@ def told(records: Sequence) -> list[str]:
         text += f" ± {accuracies.std() / len(records) ** 0.5:.2f}"
     strengths = sorted({record.configuration["strength"] for record in records if record.configuration["strength"] is not None})
     devices = sorted({record.device for record in records})
-    seconds = sum(record.seconds for record in records) / len(records)
+    seconds = min(record.seconds for record in records)  # of others some may have shared their machine
     took = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    made = f"{', '.join(devices)}, {max(record.finished for record in records)[:10]}, {took} each"
-    return [text, ", ".join(f"{strength:g}" for strength in strengths) or "–", str(len(records)), made]
+    made = f"{', '.join(devices)}, {max(record.finished for record in records)[:10]}, from {took} each"
+    return [text, ", ".join(f"{strength:,.0f}" if strength >= 1 else f"{strength:g}" for strength in strengths) or "–", str(len(records)), made]
 
 
 class Rows:

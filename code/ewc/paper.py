@@ -77,9 +77,18 @@ SPLIT_METHODS = {
 # normalized. That makes no other functions possible, but L2, which holds every weight alike, holds fewer of them.
 HSU = {**SPLIT, "steps": 375, "padding": 2, "normalized": True}
 HSU_METHODS = {
-    "task": {"plain": (), "l2": (0.1, 1.0, 10.0), "ewc": (1e3, 1e4, 1e5), "si": (1e2, 1e3, 1e4), "mas": (0.1, 1.0, 10.0), "replay": (1.0,), "joint": ()},
-    "domain": {"plain": (), "l2": (1.0, 2.0, 4.0), "ewc": (1e4, 1e5, 1e6), "si": (1e3, 1e4, 1e5), "mas": (1.0, 10.0, 100.0), "replay": (1.0,), "joint": ()},
-    "class": {"plain": (), "l2": (2.0, 20.0, 200.0), "ewc": (1e3, 1e4, 1e5), "si": (1e3, 1e4, 1e5), "mas": (1.0, 10.0, 100.0), "replay": (1.0,), "joint": ()},
+    "task": {
+        **{"plain": (), "l2": (0.01, 0.1, 1.0, 10.0), "ewc": (1e2, 1e3, 1e4, 1e5), "si": (10.0, 1e2, 1e3, 1e4)},
+        **{"mas": (0.01, 0.1, 1.0, 10.0), "replay": (1.0,), "joint": ()},
+    },
+    "domain": {
+        **{"plain": (), "l2": (0.5, 1.0, 2.0, 4.0), "ewc": (1e3, 1e4, 1e5, 1e6), "si": (1e2, 1e3, 1e4, 1e5)},
+        **{"mas": (0.1, 1.0, 10.0, 100.0), "replay": (1.0,), "joint": ()},
+    },
+    "class": {
+        **{"plain": (), "l2": (2.0, 20.0, 200.0, 2000.0), "ewc": (1e2, 1e3, 1e4, 1e5), "si": (1e2, 1e3, 1e4, 1e5)},
+        **{"mas": (0.1, 1.0, 10.0, 100.0), "replay": (1.0,), "joint": ()},
+    },
 }
 
 # Ritter, Botev and Barber (2018) reach over 90 % on fifty permutations with Kronecker factors.
