@@ -6,6 +6,7 @@ be stopped and started again. The pages show these records beside the build's ow
 A strength is chosen among a few on held-out training images, by a run for each, and these runs are records too.
 """
 
+import functools
 import hashlib
 import inspect
 import json
@@ -96,7 +97,6 @@ HSU_METHODS = {
 # steps have no such bound.
 FIFTY = {
     "count": 50,
-    "hidden": (100, 100),
     "steps": 938,
     "optimizer": "sgd",
     "learning_rate": 0.05,
@@ -104,6 +104,7 @@ FIFTY = {
     "way": "proximal",
     "precision": "medium",
 }
+FIFTY_HIDDEN = ((100, 100), (200, 200))
 FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (1.0, 3.0, 10.0)), ({"method": "ewc"}, (1.0, 10.0, 100.0)))
 
 
@@ -136,8 +137,9 @@ def protocols() -> Iterable[tuple[Callable, dict]]:
     for scenario, methods in HSU_METHODS.items():
         for method, strengths in methods.items():
             yield from _tuned(split, hsu(scenario, method), strengths)
-    for own, strengths in FIFTY_METHODS:
-        yield from _tuned(permuted, {**FIFTY, **own}, strengths, seeds=(0,))
+    for hidden in FIFTY_HIDDEN:
+        for own, strengths in FIFTY_METHODS:
+            yield from _tuned(permuted, {**FIFTY, "hidden": hidden, **own}, strengths, seeds=(0,))
 
 
 def _tuned(experiment, run, strengths, seeds=SEEDS):
@@ -171,19 +173,26 @@ def folder() -> Path:
 
 def records(experiment: Callable | None = None, **conditions) -> list[Record]:
     """The records in the repository of this experiment whose seed and configuration have these values, by seed."""
-    found = []
+    found, wanted = [], json.loads(json.dumps(conditions))
     for path in sorted(folder().glob("*.json")):
-        kept = json.loads(path.read_text("utf8"))
-        kept.pop("checksum")
+        kept = _read(path, path.stat().st_mtime_ns)
         if experiment is not None and kept["name"] != _name(experiment):
             continue
         values = {**_defaults(getattr(sequences, kept["name"].replace(" ", "_"))), **kept["configuration"], "seed": kept["seed"]}
-        if all(values.get(name) == json.loads(json.dumps(value)) for name, value in conditions.items()):
+        if all(values.get(name) == value for name, value in wanted.items()):
             found.append(Record(**kept, tensors={}))
     found.sort(key=lambda record: record.seed)
     for record in found:
         page.run(vars(record), kept=True)
     return found
+
+
+@functools.cache
+def _read(path, changed):
+    """A record's file. A page asks for many records, and to read all files anew each time took it seconds."""
+    kept = json.loads(path.read_text("utf8"))
+    del kept["checksum"]
+    return kept
 
 
 def finals(experiment: Callable, **run) -> list[Record]:
@@ -255,6 +264,7 @@ def _name(experiment):
     return experiment.__name__.replace("_", " ")
 
 
+@functools.cache
 def _defaults(experiment):
     """What the experiment takes where nothing is said; None where something must be said."""
     parameters = inspect.signature(experiment).parameters.values()

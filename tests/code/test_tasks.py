@@ -158,6 +158,16 @@ def test_ewc_data_comes_first(places, monkeypatch):
     assert tasks.find_data() == places / "chosen"
 
 
+def test_images_and_labels_are_those_that_torchvision_reads(places, monkeypatch):
+    monkeypatch.setenv("EWC_DATA", str(places / "chosen"))
+    task = tasks.fashion_mnist()
+    for train, inputs, targets in ((True, task.train_inputs, task.train_targets), (False, task.test_inputs, task.test_targets)):
+        read = torchvision.datasets.FashionMNIST(str(places / "chosen"), train=train)
+        assert torch.equal(inputs, read.data[:, None].float() / 255)
+        assert torch.equal(targets, read.targets)
+        assert targets.dtype == read.targets.dtype
+
+
 def test_torchvisions_cache_comes_second_and_the_network_is_not_asked(places):
     write_published(cache_of(places))
     assert tasks.find_data() == cache_of(places)
