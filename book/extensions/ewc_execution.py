@@ -54,6 +54,8 @@ def prepare(app: Sphinx, config: Config):
     if sys.stderr.isatty():
         os.environ["EWC_TERMINAL"] = os.ttyname(2)    # kernels draw their progress bars there, and nowhere else
 
+    if (os.cpu_count() or 1) > 1:
+        os.environ.setdefault("EWC_HELPER", "1")      # see ewc.experiments
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     state = f"{'data' if folder else 'embedded'} {device} python {platform.python_version()}"
     config.nb_execution_cache_path = str(cache_folder(Path(app.srcdir), state))

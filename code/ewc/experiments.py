@@ -13,10 +13,14 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -93,6 +97,9 @@ def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
 
     Those that are missing are trained side by side where the experiment can do that (it has `together`) and they differ only
     in what it lists as `own`; the others one after another. Either way a record is kept under the key of its own run.
+
+    Where the environment variable EWC_HELPER is 1, as in the build of the book, a second process trains half of a stack of four
+    or more on a CPU, and each has one thread.
     """
     tasks = paired()
     asked = [_filled(experiment, tasks, dict(run)) for run in runs]
@@ -105,12 +112,54 @@ def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
             group = json.dumps(shared, sort_keys=True) if hasattr(experiment, "together") else key
             groups.setdefault(group, []).append((key, configuration, seed))
     for group in groups.values():
-        for record in _trained(experiment, tasks, group):
-            _write(record)
-            records[record.key] = record
+        mine, helpers = (group[::2], group[1::2]) if len(group) > 3 and _helped() else (group, [])
+        with _helping(experiment, helpers):
+            for record in _trained(experiment, tasks, mine):
+                _write(record)
+                records[record.key] = record
+        records.update({key: _read(key) for key, _, _ in helpers})
     for key in keys:
         page.run(vars(records[key]))
     return [records[key] for key in keys]
+
+
+def _helped():
+    """Whether a second process trains half of a stack. Small networks do not keep two cores busy; two small stacks do."""
+    return os.environ.get("EWC_HELPER") == "1" and device().type == "cpu"
+
+
+@contextmanager
+def _helping(experiment, group):
+    """Meanwhile the helper trains these runs, with one thread, and writes their records; what failed there is raised here."""
+    if not group:
+        yield
+        return
+    threads = torch.get_num_threads()
+    work = _helper().submit(_help, experiment, [{**configuration, "seed": seed} for _, configuration, seed in group])
+    torch.set_num_threads(1)
+    try:
+        yield
+        work.result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def _helper():
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_to_help)
+
+
+def _begin_to_help():
+    # A kernel that is killed must not leave its helper behind.
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    os.environ.pop("EWC_HELPER")
+    os.environ.pop("EWC_TERMINAL", None)  # one progress bar is enough
+    torch.set_flush_denormal(True)  # as in the pages' kernels
+    torch.set_num_threads(1)
+
+
+def _help(experiment, runs):
+    run_together(experiment, runs)
 
 
 def _filled(experiment, tasks, run):

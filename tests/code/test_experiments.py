@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from ewc import experiments
+from ewc import experiments, sequences
+from ewc.tasks import find_data
 from small_tasks import blobs
 
 ROOMS = Path(experiments.__file__).parent
@@ -390,3 +391,52 @@ def test_what_is_left_open_is_taken_from_the_size_of_the_machine(tasks, monkeypa
         monkeypatch.setattr(experiments, "device", lambda device=device: torch.device(device))
         configuration, _ = experiments._filled(MARKED["permuted_tasks"], pair, {"method": "ewc"})
         assert {name: configuration[name] for name in sizes[kind]} == sizes[kind]
+
+
+# ---- a second process
+
+
+@pytest.fixture
+def helped(monkeypatch, tmp_path):
+    """The stand-ins, an empty folder for records, and a helper that starts in this surrounding."""
+    monkeypatch.setenv("EWC_DATA", "embedded")
+    monkeypatch.setenv("EWC_RECORDS", str(tmp_path))
+    monkeypatch.setenv("EWC_HELPER", "1")
+    monkeypatch.setattr(experiments, "device", lambda: torch.device("cpu"))
+    find_data.cache_clear()
+    experiments._helper.cache_clear()
+    yield tmp_path
+    experiments._helper().shutdown()
+    experiments._helper.cache_clear()
+    find_data.cache_clear()
+
+
+def test_a_second_process_trains_half_of_a_stack_and_each_run_ends_as_alone(helped, monkeypatch):
+    trained, real, threads = [], experiments._trained, torch.get_num_threads()
+
+    def noticed(experiment, here, group):
+        trained.extend((run["strength"], torch.get_num_threads()) for _, run, _ in group)
+        return real(experiment, here, group)
+
+    monkeypatch.setattr(experiments, "_trained", noticed)
+    tiny = {"count": 2, "hidden": (4,), "steps": 20, "method": "ewc"}
+    runs = [{**tiny, "strength": strength, "seed": 3} for strength in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    together = experiments.run_together(sequences.permuted_tasks, runs)
+    assert trained == [(1.0, 1), (3.0, 1), (5.0, 1)]
+    assert torch.get_num_threads() == threads
+    assert len(list(helped.iterdir())) == 5
+    assert [record.configuration["strength"] for record in together] == [1, 2, 3, 4, 5]
+    monkeypatch.setenv("EWC_RECORDS", str(helped / "alone"))
+    for run, record in zip(runs, together, strict=True):
+        alone = experiments.run(sequences.permuted_tasks, **run)
+        assert alone.key == record.key
+        assert torch.allclose(torch.tensor(alone.result["matrix"]), torch.tensor(record.result["matrix"]), atol=2e-3)
+
+
+def test_what_fails_in_the_second_process_is_raised_in_the_first(helped, monkeypatch):
+    tiny = {"count": 2, "hidden": (4,), "steps": 3}
+    wrong = [{**tiny, "method": "ewc", "strength": 1.0}, {**tiny, "method": "ewc", "strength": -1.0}]
+    threads = torch.get_num_threads()
+    with pytest.raises(ValueError, match="strength"):
+        experiments.run_together(sequences.permuted_tasks, [{**run, "seed": seed} for seed in (0, 1) for run in wrong])
+    assert torch.get_num_threads() == threads
