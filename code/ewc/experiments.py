@@ -114,10 +114,8 @@ def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
     for group in groups.values():
         mine, helpers = (group[::2], group[1::2]) if len(group) > 3 and _helped() else (group, [])
         with _helping(experiment, helpers):
-            for record in _trained(experiment, tasks, mine):
-                _write(record)
-                records[record.key] = record
-        records.update({key: _read(key) for key, _, _ in helpers})
+            records |= _train(experiment, tasks, mine, processes=2 if helpers else 1)
+        records |= {key: _read(key) for key, _, _ in helpers}
     for key in keys:
         page.run(vars(records[key]))
     return [records[key] for key in keys]
@@ -135,7 +133,7 @@ def _helping(experiment, group):
         yield
         return
     threads = torch.get_num_threads()
-    work = _helper().submit(_help, experiment, [{**configuration, "seed": seed} for _, configuration, seed in group])
+    work = _helper().submit(_help, experiment, group)
     torch.set_num_threads(1)
     try:
         yield
@@ -152,14 +150,14 @@ def _helper():
 def _begin_to_help():
     # A kernel that is killed must not leave its helper behind.
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
-    os.environ.pop("EWC_HELPER")
     os.environ.pop("EWC_TERMINAL", None)  # one progress bar is enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its warnings are the kernel's too; its errors are raised there
     torch.set_flush_denormal(True)  # as in the pages' kernels
     torch.set_num_threads(1)
 
 
-def _help(experiment, runs):
-    run_together(experiment, runs)
+def _help(experiment, group):
+    _train(experiment, paired(), group, processes=2)
 
 
 def _filled(experiment, tasks, run):
@@ -176,7 +174,15 @@ def _filled(experiment, tasks, run):
     return {name: size.get(name) if value is None else value for name, value in configuration.items()}, seed
 
 
-def _trained(experiment, tasks, group):
+def _train(experiment, tasks, group, processes):
+    """Train these runs and write their records, by key."""
+    records = {record.key: record for record in _trained(experiment, tasks, group, processes)}
+    for record in records.values():
+        _write(record)
+    return records
+
+
+def _trained(experiment, tasks, group, processes):
     """The records of runs that are trained now: side by side, or the one that there is."""
     started = time.perf_counter()
     here = [task.to(device()) for task in tasks]
@@ -185,7 +191,7 @@ def _trained(experiment, tasks, group):
     else:
         ((_, configuration, seed),) = group
         results = [experiment(here, seed=seed, **configuration)]
-    seconds = (time.perf_counter() - started) / len(group)
+    seconds = (time.perf_counter() - started) / len(group) / processes
     for (key, configuration, seed), (result, tensors) in zip(group, results, strict=True):
         yield Record(
             key=key,

@@ -414,15 +414,15 @@ def helped(monkeypatch, tmp_path):
 def test_a_second_process_trains_half_of_a_stack_and_each_run_ends_as_alone(helped, monkeypatch):
     trained, real, threads = [], experiments._trained, torch.get_num_threads()
 
-    def noticed(experiment, here, group):
-        trained.extend((run["strength"], torch.get_num_threads()) for _, run, _ in group)
-        return real(experiment, here, group)
+    def noticed(experiment, here, group, processes):
+        trained.extend((run["strength"], torch.get_num_threads(), processes) for _, run, _ in group)
+        return real(experiment, here, group, processes)
 
     monkeypatch.setattr(experiments, "_trained", noticed)
     tiny = {"count": 2, "hidden": (4,), "steps": 20, "method": "ewc"}
     runs = [{**tiny, "strength": strength, "seed": 3} for strength in (1.0, 2.0, 3.0, 4.0, 5.0)]
     together = experiments.run_together(sequences.permuted_tasks, runs)
-    assert trained == [(1.0, 1), (3.0, 1), (5.0, 1)]
+    assert trained == [(1.0, 1, 2), (3.0, 1, 2), (5.0, 1, 2)]
     assert torch.get_num_threads() == threads
     assert len(list(helped.iterdir())) == 5
     assert [record.configuration["strength"] for record in together] == [1, 2, 3, 4, 5]
