@@ -75,9 +75,9 @@ book: vendor
 
 # The tests of the code need one core and no pages. So they run beside those of the book and the site.
 test: book browser lint
-	@set -e; export OMP_NUM_THREADS=1; log=_build/tests-of-the-code.log; \
+	@set -e; log=_build/tests-of-the-code.log; \
 	echo "Tests of the book and the site; beside them those of the code, which report at the end ($$log) …"; \
-	$(RUN) pytest tests/code -p no:cacheprovider >$$log 2>&1 & beside=$$!; trap "kill $$beside 2>/dev/null || true" EXIT; \
+	OMP_NUM_THREADS=1 $(RUN) pytest tests/code -p no:cacheprovider >$$log 2>&1 & beside=$$!; trap "kill $$beside 2>/dev/null || true" EXIT; \
 	others=0; $(RUN) pytest --ignore=tests/code || others=$$?; \
 	code=0; wait $$beside || code=$$?; cat $$log; \
 	[ "$$others$$code" = 00 ] || { echo "Tests failed: see above ($$SECONDS s)." >&2; exit 1; }; \

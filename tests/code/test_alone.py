@@ -231,7 +231,8 @@ MAY_IMPORT = {
     "page": set(),
     "together": LEARNING | {"training"},
     "experiments": {*LEARNING, "replay", "training", "page"},
-    "sequences": {*LEARNING, "replay", "importance", "kronecker", "distillation", "training", "together", "experiments"},
+    "sequences": LEARNING
+    | {"replay", "importance", "kronecker", "distillation", "steps", "training", "together", "experiments"},
     "experiments_many": {*LEARNING, "together", "experiments"},
     "paper": {"tasks", "training", "page", "experiments", "sequences"},
     "experiments_lambda": {*LEARNING, "steps", "training", "together", "experiments"},
