@@ -99,7 +99,7 @@ def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
     in what it lists as `own`; the others one after another. Either way a record is kept under the key of its own run.
 
     Where the environment variable EWC_HELPER is 1, as in the build of the book, a second process trains half of a stack of four
-    or more on a CPU, and each has one thread.
+    or more on a CPU, and each has half of the threads.
     """
     tasks = paired()
     asked = [_filled(experiment, tasks, dict(run)) for run in runs]
@@ -112,10 +112,10 @@ def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
             group = json.dumps(shared, sort_keys=True) if hasattr(experiment, "together") else key
             groups.setdefault(group, []).append((key, configuration, seed))
     for group in groups.values():
-        mine, helpers = (group[::2], group[1::2]) if len(group) > 3 and _helped() else (group, [])
-        with _helping(experiment, helpers):
-            records |= _train(experiment, tasks, mine, processes=2 if helpers else 1)
-        records |= {key: _read(key) for key, _, _ in helpers}
+        mine, handed = (group[::2], group[1::2]) if len(group) > 3 and _helped() else (group, [])
+        with _helping(experiment, handed):
+            records |= _train(experiment, tasks, mine, processes=2 if handed else 1)
+        records |= {key: _read(key) for key, _, _ in handed}
     for key in keys:
         page.run(vars(records[key]))
     return [records[key] for key in keys]
@@ -128,13 +128,14 @@ def _helped():
 
 @contextmanager
 def _helping(experiment, group):
-    """Meanwhile the helper trains these runs, with one thread, and writes their records; what failed there is raised here."""
+    """Meanwhile the helper trains these runs, with half of the threads, and writes their records; what failed there is raised here."""
     if not group:
         yield
         return
     threads = torch.get_num_threads()
-    work = _helper().submit(_help, experiment, group)
-    torch.set_num_threads(1)
+    half = max(1, threads // 2)
+    work = _helper().submit(_help, experiment, group, half)
+    torch.set_num_threads(half)
     try:
         yield
         work.result()
@@ -153,10 +154,10 @@ def _begin_to_help():
     os.environ.pop("EWC_TERMINAL", None)  # one progress bar is enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its warnings are the kernel's too; its errors are raised there
     torch.set_flush_denormal(True)  # as in the pages' kernels
-    torch.set_num_threads(1)
 
 
-def _help(experiment, group):
+def _help(experiment, group, threads):
+    torch.set_num_threads(threads)
     _train(experiment, paired(), group, processes=2)
 
 

@@ -136,7 +136,7 @@ def test_steps_that_run_away_explicitly_stay_as_proximal_ones():
 
     assert not trained(lambda guard: guard).norm() < 1e3
     free = trained(lambda guard: Proximal(KroneckerEWC(guard.model, 0.0, factors="added"))).norm()
-    assert 0 < trained(Proximal).norm() < free / 2
+    assert 0 < trained(Proximal).norm() < min(10, free / 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
