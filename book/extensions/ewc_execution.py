@@ -10,14 +10,24 @@ import os
 import platform
 import shutil
 import sys
+import threading
 import time
 import zlib
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
+from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
+PAGES = 2   # executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core
+# Those that train longest begin first, so that no core waits for them at the end.
+LONGEST = ("elastic/many-tasks", "beyond/what-ewc-cannot-do", "forgetting/tempting-fixes", "beyond/the-family")
 KEPT = 5   # cache folders of other states: with data, without, and a few to go back to
 NO_DATA = """\
 Data: MNIST and Fashion-MNIST were neither found nor could they be downloaded. The book is built with embedded
@@ -54,8 +64,7 @@ def prepare(app: Sphinx, config: Config):
     if sys.stderr.isatty():
         os.environ["EWC_TERMINAL"] = os.ttyname(2)    # kernels draw their progress bars there, and nowhere else
 
-    if (os.cpu_count() or 1) > 1:
-        os.environ.setdefault("EWC_HELPER", "1")      # see ewc.experiments
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // PAGES)))
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     state = f"{'data' if folder else 'embedded'} {device} python {platform.python_version()}"
     config.nb_execution_cache_path = str(cache_folder(Path(app.srcdir), state))
@@ -90,6 +99,54 @@ def kernel_profile(folder: Path) -> Path:
         "c.IPKernelApp.exec_lines = ['__import__(\"torch\").set_flush_denormal(True)']\n"
     )
     return folder
+
+
+def cores() -> int:
+    """The cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def execute(app: Sphinx, env, docnames):
+    """Execute the pages that are not in the cache, side by side. When Sphinx reads them, they are. A page that fails is left to
+    myst-nb, which executes it once more and reports where it failed; what was trained until then is not trained again."""
+    cache = get_cache(app.config.nb_execution_cache_path)
+    missing = []
+    for docname in docnames:
+        path = env.doc2path(docname)
+        text = Path(path).read_text("utf8")
+        if is_myst_markdown_notebook(text):
+            page = read_myst_markdown_notebook(text, config=env.myst_config, add_source_map=True, path=path)
+            try:
+                cache.match_cache_notebook(page)
+            except KeyError:
+                missing.append((path, page))
+    if len(missing) < 2 or cores() < 2:
+        return
+    names = [Path(path).relative_to(Path(app.srcdir, "book")).with_suffix("").as_posix() for path, _ in missing]
+    order = sorted(range(len(missing)), key=lambda place: LONGEST.index(names[place]) if names[place] in LONGEST else len(LONGEST))
+    say(f"Executing {len(missing)} pages, {PAGES} at a time …")
+    options = {"timeout": env.mystnb_config.execution_timeout, "allow_errors": env.mystnb_config.execution_allow_errors}
+    apart = get_context("spawn")
+    with ProcessPoolExecutor(PAGES, apart, initializer=begin, initargs=(apart.Lock(),)) as pool:
+        working = {
+            pool.submit(single_nb_execution, missing[place][1], str(Path(missing[place][0]).parent), **options): place
+            for place in order
+        }
+        for number, work in enumerate(as_completed(working), start=1):
+            place = working[work]
+            done = work.result()
+            if done.err is None:
+                cache.cache_notebook_bundle(
+                    CacheBundleIn(done.nb, missing[place][0], data={"execution_seconds": done.time}), check_validity=False, overwrite=True
+                )
+            say(f"page {number} of {len(missing)}  {names[place]} … {'FAILED' if done.err else 'executed'}, {done.time:.1f} s")
+
+
+def begin(first):
+    """How a process begins that executes pages. When the build is killed, it ends, and then its kernel does."""
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    if not first.acquire(block=False):
+        os.environ.pop("EWC_TERMINAL", None)          # two progress bars would write over one another
 
 
 def count_chapters(app: Sphinx, env, docnames):
@@ -129,6 +186,7 @@ def rewrite_for_assets(app: Sphinx, env):
 
 def setup(app: Sphinx):
     app.connect("config-inited", prepare)
+    app.connect("env-before-read-docs", execute, priority=800)
     app.connect("env-before-read-docs", count_chapters, priority=900)
     app.connect("source-read", chapter_begins, priority=1)
     app.connect("doctree-read", chapter_ends, priority=900)

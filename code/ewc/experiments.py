@@ -13,17 +13,14 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -98,8 +95,7 @@ def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
     Those that are missing are trained side by side where the experiment can do that (it has `together`) and they differ only
     in what it lists as `own`; the others one after another. Either way a record is kept under the key of its own run.
 
-    Where the environment variable EWC_HELPER is 1, as in the build of the book, a second process trains half of a stack of four
-    or more on a CPU, and each has half of the threads.
+    Processes that ask for the same runs at the same time, as the pages of the book do, train them once: the others wait.
     """
     tasks = paired()
     asked = [_filled(experiment, tasks, dict(run)) for run in runs]
@@ -111,54 +107,24 @@ def run_together(experiment: Callable, runs: list[dict]) -> list[Record]:
             shared = {name: value for name, value in configuration.items() if name not in getattr(experiment, "own", configuration)}
             group = json.dumps(shared, sort_keys=True) if hasattr(experiment, "together") else key
             groups.setdefault(group, []).append((key, configuration, seed))
-    for group in groups.values():
-        mine, handed = (group[::2], group[1::2]) if len(group) > 3 and _helped() else (group, [])
-        with _helping(experiment, handed):
-            records |= _train(experiment, tasks, mine, processes=2 if handed else 1)
-        records |= {key: _read(key) for key, _, _ in handed}
+    for name, group in groups.items():
+        with _alone(f"{experiment.__name__} {name}"):
+            for key, _, _ in group:  # another process may have trained it meanwhile
+                records[key] = _read(key)
+            missing = [run for run in group if records[run[0]] is None]
+            for record in _trained(experiment, tasks, missing) if missing else ():
+                _write(record)
+                records[record.key] = record
     for key in keys:
         page.run(vars(records[key]))
     return [records[key] for key in keys]
 
 
-def _helped():
-    """Whether a second process trains half of a stack. Small networks do not keep two cores busy; two small stacks do."""
-    return os.environ.get("EWC_HELPER") == "1" and device().type == "cpu"
-
-
-@contextmanager
-def _helping(experiment, group):
-    """Meanwhile the helper trains these runs, with half of the threads, and writes their records; what failed there is raised here."""
-    if not group:
-        yield
-        return
-    threads = torch.get_num_threads()
-    half = max(1, threads // 2)
-    work = _helper().submit(_help, experiment, group, half)
-    torch.set_num_threads(half)
-    try:
-        yield
-        work.result()
-    finally:
-        torch.set_num_threads(threads)
-
-
-@functools.cache
-def _helper():
-    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_to_help)
-
-
-def _begin_to_help():
-    # A kernel that is killed must not leave its helper behind.
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
-    os.environ.pop("EWC_TERMINAL", None)  # one progress bar is enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its warnings are the kernel's too; its errors are raised there
-    torch.set_flush_denormal(True)  # as in the pages' kernels
-
-
-def _help(experiment, group, threads):
-    torch.set_num_threads(threads)
-    _train(experiment, paired(), group, processes=2)
+def _alone(name):
+    """A lock that one process at a time can hold; it is free again when that process ends, however it ends."""
+    folder = records_folder() / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / hashlib.sha256(name.encode()).hexdigest()[:16])
 
 
 def _filled(experiment, tasks, run):
@@ -175,15 +141,7 @@ def _filled(experiment, tasks, run):
     return {name: size.get(name) if value is None else value for name, value in configuration.items()}, seed
 
 
-def _train(experiment, tasks, group, processes):
-    """Train these runs and write their records, by key."""
-    records = {record.key: record for record in _trained(experiment, tasks, group, processes)}
-    for record in records.values():
-        _write(record)
-    return records
-
-
-def _trained(experiment, tasks, group, processes):
+def _trained(experiment, tasks, group):
     """The records of runs that are trained now: side by side, or the one that there is."""
     started = time.perf_counter()
     here = [task.to(device()) for task in tasks]
@@ -192,7 +150,7 @@ def _trained(experiment, tasks, group, processes):
     else:
         ((_, configuration, seed),) = group
         results = [experiment(here, seed=seed, **configuration)]
-    seconds = (time.perf_counter() - started) / len(group) / processes
+    seconds = (time.perf_counter() - started) / len(group)
     for (key, configuration, seed), (result, tensors) in zip(group, results, strict=True):
         yield Record(
             key=key,

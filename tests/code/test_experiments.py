@@ -4,14 +4,16 @@ import ast
 import importlib
 import inspect
 import json
+import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from ewc import experiments, sequences
-from ewc.tasks import find_data
 from small_tasks import blobs
 
 ROOMS = Path(experiments.__file__).parent
@@ -295,9 +297,9 @@ def test_a_record_that_could_not_be_written_whole_is_not_there(tasks, monkeypatc
             patch.setattr(Path, "replace", broken)
         with pytest.raises(OSError, match="disk full"):
             experiments.run(experiments.two_tasks, **tiny)
-    assert list(folder.iterdir()) == []
-    experiments.run(experiments.two_tasks, **tiny)
-    assert len(list(folder.iterdir())) == 1
+    assert [each.name for each in folder.iterdir()] == [".locks"]
+    record = experiments.run(experiments.two_tasks, **tiny)
+    assert {each.name for each in folder.iterdir()} == {".locks", record.key}
 
 
 def test_a_run_killed_while_it_wrote_leaves_nothing_that_is_read(tasks):
@@ -393,51 +395,32 @@ def test_what_is_left_open_is_taken_from_the_size_of_the_machine(tasks, monkeypa
         assert {name: configuration[name] for name in sizes[kind]} == sizes[kind]
 
 
-# ---- a second process
+# ---- two processes
 
 
-@pytest.fixture
-def helped(monkeypatch, tmp_path):
-    """The stand-ins, an empty folder for records, and a helper that starts in this surrounding."""
-    monkeypatch.setenv("EWC_DATA", "embedded")
-    monkeypatch.setenv("EWC_RECORDS", str(tmp_path))
-    monkeypatch.setenv("EWC_HELPER", "1")
-    monkeypatch.setattr(experiments, "device", lambda: torch.device("cpu"))
-    find_data.cache_clear()
-    experiments._helper.cache_clear()
-    yield tmp_path
-    experiments._helper().shutdown()
-    experiments._helper.cache_clear()
-    find_data.cache_clear()
+def test_what_another_process_is_training_is_waited_for_and_not_trained_again(tasks, monkeypatch, tmp_path):
+    tiny = TINY["two_tasks"][0]
+    record = experiments.run(experiments.two_tasks, **tiny)
+    there, real = tmp_path / "there", experiments._alone
+    experiments.records_folder().rename(there)
+    asked = threading.Event()
+
+    def noticed(name):
+        asked.set()
+        return real(name)
+
+    monkeypatch.setattr(experiments, "_alone", noticed)
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *_, **__: pytest.fail("it was trained again"))
+    with ThreadPoolExecutor(1) as pool:
+        with real(f"two_tasks {record.key}"):
+            waiting = pool.submit(experiments.run, experiments.two_tasks, **tiny)
+            assert asked.wait(60)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            shutil.copytree(there / record.key, experiments.records_folder() / record.key)  # as the other does when it has done
+        assert waiting.result(60).finished == record.finished
 
 
-def test_a_second_process_trains_half_of_a_stack_and_each_run_ends_as_alone(helped, monkeypatch):
-    trained, real, threads = [], experiments._trained, torch.get_num_threads()
-
-    def noticed(experiment, here, group, processes):
-        trained.extend((run["strength"], torch.get_num_threads(), processes) for _, run, _ in group)
-        return real(experiment, here, group, processes)
-
-    monkeypatch.setattr(experiments, "_trained", noticed)
-    tiny = {"count": 2, "hidden": (4,), "steps": 20, "method": "ewc"}
-    runs = [{**tiny, "strength": strength, "seed": 3} for strength in (1.0, 2.0, 3.0, 4.0, 5.0)]
-    together = experiments.run_together(sequences.permuted_tasks, runs)
-    half = max(1, threads // 2)
-    assert trained == [(1.0, half, 2), (3.0, half, 2), (5.0, half, 2)]
-    assert torch.get_num_threads() == threads
-    assert len(list(helped.iterdir())) == 5
-    assert [record.configuration["strength"] for record in together] == [1, 2, 3, 4, 5]
-    monkeypatch.setenv("EWC_RECORDS", str(helped / "alone"))
-    for run, record in zip(runs, together, strict=True):
-        alone = experiments.run(sequences.permuted_tasks, **run)
-        assert alone.key == record.key
-        assert torch.allclose(torch.tensor(alone.result["matrix"]), torch.tensor(record.result["matrix"]), atol=2e-3)
-
-
-def test_what_fails_in_the_second_process_is_raised_in_the_first(helped, monkeypatch):
-    tiny = {"count": 2, "hidden": (4,), "steps": 3}
-    wrong = [{**tiny, "method": "ewc", "strength": 1.0}, {**tiny, "method": "ewc", "strength": -1.0}]
-    threads = torch.get_num_threads()
-    with pytest.raises(ValueError, match="strength"):
-        experiments.run_together(sequences.permuted_tasks, [{**run, "seed": seed} for seed in (0, 1) for run in wrong])
-    assert torch.get_num_threads() == threads
+def test_processes_that_ask_for_other_runs_do_not_wait(tasks):
+    with experiments._alone("two_tasks another"):
+        assert experiments.run(experiments.two_tasks, **TINY["two_tasks"][0]).result
