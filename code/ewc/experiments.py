@@ -24,6 +24,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ewc import page
 from ewc.fisher import LABELS, diagonal_fisher
@@ -32,7 +33,7 @@ from ewc.models import mlp
 from ewc.penalties import EWC, L2
 from ewc.replay import Replay
 from ewc.tasks import Task, paired
-from ewc.training import accuracy, device, fit, learn_in_sequence
+from ewc.training import accuracy, device, fit
 
 # What two cores can afford, with the full data and with the embedded stand-ins.
 SIZE = {"cpu": {"steps": 1400, "strength": 300.0}, "embedded": {"steps": 700, "strength": 1000.0}}
@@ -71,7 +72,7 @@ class Record:
             classes=2 if self.configuration.get("scenario") == "domain" else 10,
         )
         # A copy: the parameters become views of it, and training them must not write into the record.
-        torch.nn.utils.vector_to_parameters(self.tensors[name].clone(), network.parameters())
+        vector_to_parameters(self.tensors[name].clone(), network.parameters())
         return network
 
 
@@ -130,9 +131,10 @@ def _alone(name):
 def _filled(experiment, tasks, run):
     """The whole configuration of a run and its seed: what is not given takes its default, and that may depend on the size."""
     seed = run.pop("seed", 0)
-    filled = inspect.signature(experiment).bind(tasks, seed=seed, **run)
+    given = [tasks, None] if experiment.begins_with else [tasks]
+    filled = inspect.signature(experiment).bind(*given, seed=seed, **run)
     filled.apply_defaults()
-    configuration = {name: value for name, value in filled.arguments.items() if name not in ("tasks", "seed")}
+    configuration = {name: value for name, value in filled.arguments.items() if name not in ("tasks", "first", "seed")}
     sizes = getattr(experiment, "sizes", SIZE)
     kind = "embedded" if tasks[0].embedded else "cuda" if device().type == "cuda" and "cuda" in sizes else "cpu"
     size = sizes[kind]
@@ -149,7 +151,9 @@ def _trained(experiment, tasks, group):
         results = experiment.together(here, [{**configuration, "seed": seed} for _, configuration, seed in group])
     else:
         ((_, configuration, seed),) = group
-        results = [experiment(here, seed=seed, **configuration)]
+        first = [run(experiment.begins_with, **beginning(experiment, configuration, seed))] if experiment.begins_with else []
+        started = time.perf_counter()  # what it begins with has seconds of its own
+        results = [experiment(here, *first, seed=seed, **configuration)]
     seconds = (time.perf_counter() - started) / len(group)
     for (key, configuration, seed), (result, tensors) in zip(group, results, strict=True):
         yield Record(
@@ -182,72 +186,110 @@ def key_of(experiment: Callable, tasks: list[Task], configuration: dict, seed: i
         "device": device().type,
         "torch": torch.__version__,
     }
+    if experiment.begins_with:
+        before = beginning(experiment, configuration, seed)
+        seed = before.pop("seed")
+        covered["begins with"] = key_of(experiment.begins_with, tasks, before, seed)
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def depends_on(modules: Callable[[dict], tuple[str, ...]], *, sizes: dict[str, dict] = SIZE):
+def depends_on(modules: Callable[[dict], tuple[str, ...]], *, sizes: dict[str, dict] = SIZE, begins_with: Callable | None = None):
     """Mark an experiment with the modules of this package that it runs, given its configuration, and with its sizes.
 
     sizes: by ``"cpu"``, ``"embedded"`` and perhaps ``"cuda"``, what the arguments become that are None.
+    begins_with: another experiment, whose record under the same configuration and seed this one is given beside the tasks.
     """
 
     def mark(experiment):
-        experiment.modules, experiment.sizes = modules, sizes
+        experiment.modules, experiment.sizes, experiment.begins_with = modules, sizes, begins_with
         return experiment
 
     return mark
+
+
+def beginning(experiment: Callable, configuration: dict, seed: int) -> dict:
+    """What `run` is to be asked for to obtain the record that this run of the experiment begins with."""
+    names = inspect.signature(experiment.begins_with).parameters
+    return {name: value for name, value in configuration.items() if name in names} | {"seed": seed}
 
 
 _LEARNING = ("tasks", "models", "training", "metrics")
 _PENALTIES = {"plain": (), "l2": ("penalties",), "ewc": ("penalties", "fisher")}
 
 
-@depends_on(lambda configuration: _LEARNING + _PENALTIES[configuration["method"]])
+@depends_on(lambda configuration: _LEARNING)
+def first_lesson(
+    tasks,
+    *,
+    steps: int | None = None,
+    hidden: tuple[int, ...] = (256, 256),
+    batch_size: int = 64,
+    learning_rate: float = 0.06,
+    momentum: float = 0.9,
+    seed: int = 0,
+):
+    """Learn the first task. `two_tasks` and `second_lessons` go on from its weights, so that it is trained once.
+
+    Keeps the accuracies on both tasks, before and after, and the weights.
+    """
+    model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
+    untrained = [accuracy(model, task) for task in tasks]
+    options = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "momentum": momentum}
+    fit(model, tasks[0], seed=seed * 1000, label=f"first lesson, seed {seed}", **options)
+    weights = parameters_to_vector(model.parameters()).detach().cpu()
+    return {"untrained": untrained, "after": [accuracy(model, task) for task in tasks]}, {"after 1": weights}
+
+
+@depends_on(lambda configuration: _LEARNING + _PENALTIES[configuration["method"]], begins_with=first_lesson)
 def two_tasks(
     tasks,
+    first: Record,
     *,
     method: str = "plain",
     strength: float | None = None,
     steps: int | None = None,
     hidden: tuple[int, ...] = (256, 256),
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
     seed: int = 0,
 ):
-    """Learn the first task, then the second, with ``"plain"`` descent, ``"l2"`` or ``"ewc"``; the same ten outputs for both.
+    """After the first task learn the second, with ``"plain"`` descent, ``"l2"`` or ``"ewc"``; the same ten outputs for both.
 
-    Keeps the accuracy matrix, the accuracies on the way, those of the untrained network, the weights after each task,
-    and for the first seed the weights on the way through the second task.
+    Keeps the accuracy matrix, the accuracies on the way through the second task, those of the untrained network, the weights
+    after each task, and for the first seed the weights on the way.
     """
-    model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
+    model = first.model("after 1").to(tasks[0].train_inputs.device)
     makers = {
         "plain": lambda: None,
         "l2": lambda: L2(model, strength),
         "ewc": lambda: EWC(model, strength, anchors="merged"),
     }
-    weights = {}
+    penalty = makers[method]()
+    if penalty is not None:
+        penalty.consolidate(tasks[0].train_inputs, tasks[0].train_targets)
+    weights, looks = {"after 1": first.tensors["after 1"]}, []
 
-    def keep(place, step):
-        if step == steps or (seed == 0 and place == 1 and step in LOOKS):
-            vector = torch.nn.utils.parameters_to_vector(model.parameters()).detach().cpu().clone()
-            weights[f"after {place + 1}" if step == steps else f"step {step}"] = vector
+    def look(step):
+        if step in LOOKS or step == steps:
+            looks.append({"task": 1, "step": step, "accuracies": [accuracy(model, task) for task in tasks]})
+            if step == steps or seed == 0:
+                weights["after 2" if step == steps else f"step {step}"] = parameters_to_vector(model.parameters()).detach().cpu()
 
-    untrained = [accuracy(model, task) for task in tasks]
-    matrix, looks = learn_in_sequence(
+    fit(
         model,
-        tasks,
-        penalty=makers[method](),
-        look=(*LOOKS, steps),
-        watch=keep,
-        seed=seed,
-        label=f"{method}, seed {seed}:",
+        tasks[1],
+        penalty=penalty,
+        watch=look,
+        seed=seed * 1000 + 1,
+        label=f"{method}, seed {seed}",
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         momentum=momentum,
     )
-    return {"matrix": matrix.values.tolist(), "looks": looks, "untrained": untrained}, weights
+    matrix = [first.result["after"], looks[-1]["accuracies"]]
+    return {"matrix": matrix, "looks": looks, "untrained": first.result["untrained"]}, weights
 
 
 @depends_on(lambda configuration: (*_LEARNING, "fisher"))
@@ -297,32 +339,29 @@ def fisher_of_labels(
     return {"looks": looks, "examples": len(part[0])}, {}
 
 
-@depends_on(lambda configuration: (*_LEARNING, "replay"))
+@depends_on(lambda configuration: (*_LEARNING, "replay"), begins_with=first_lesson)
 def second_lessons(
     tasks,
+    first: Record,
     *,
     ways: tuple[tuple[str, float], ...],
     steps: int | None = None,
     hidden: tuple[int, ...] = (256, 256),
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
     seed: int = 0,
 ):
-    """Learn the first task once, as `two_tasks` does, then the second in several ways, each from the same weights.
+    """After the first task learn the second in several ways, each from the same weights.
 
     A way is a name and an amount: ``("slower", 0.1)`` takes steps of a tenth of the size, ``("freeze", 1)`` holds the first
     layer still, ``("replay", 200)`` keeps that many images of the first task. Keeps both accuracies before and after each.
     """
-    model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
     options = {"steps": steps, "batch_size": batch_size, "momentum": momentum}
-    fit(model, tasks[0], learning_rate=learning_rate, seed=seed * 1000, label=f"first lesson, seed {seed}", **options)
-    before = [accuracy(model, task) for task in tasks]
-    learned = {name: value.clone() for name, value in model.state_dict().items()}
-    layers = [layer for layer in model if list(layer.parameters())]
     after = []
     for way, amount in ways:
-        model.load_state_dict(learned)
+        model = first.model("after 1").to(tasks[0].train_inputs.device)
+        layers = [layer for layer in model if list(layer.parameters())]
         penalty, rate, frozen = None, learning_rate, 0
         if way == "slower":
             rate = amount * learning_rate
@@ -338,7 +377,7 @@ def second_lessons(
         label = f"{way} {amount}, seed {seed}"
         fit(model, tasks[1], penalty=penalty, learning_rate=rate, seed=seed * 1000 + 1, label=label, **options)
         after.append([accuracy(model, task) for task in tasks])
-    return {"before": before, "after": after}, {}
+    return {"before": first.result["after"], "after": after}, {}
 
 
 def records_folder() -> Path:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from ewc import EWC, L2, accuracy, diagonal_fisher, fit, mlp
-from ewc.experiments import second_lessons, two_tasks
+from ewc.experiments import Record, first_lesson, second_lessons, two_tasks
 from ewc.grid import two_clusters
 from ewc.replay import Replay
 from ewc.two_weights import TwoWeights, descend
@@ -132,32 +132,44 @@ def pair():
     ]
 
 
-def test_steps_of_the_full_size_are_plain_descent(pair):
-    plain, _ = two_tasks(pair, method="plain", seed=3, **TINY)
-    lessons, _ = second_lessons(pair, ways=(("slower", 1.0),), seed=3, **TINY)
+@pytest.fixture(scope="module")
+def first(pair):
+    """The record that both experiments begin with, for a seed and for options."""
+
+    def learned(seed=0, **options):
+        result, tensors = first_lesson(pair, seed=seed, **options)
+        told = dict.fromkeys(("key", "name", "device", "data", "versions", "seconds", "finished"))
+        return Record(**told, configuration=options, seed=seed, result=result, tensors=tensors)
+
+    return learned
+
+
+def test_steps_of_the_full_size_are_plain_descent(pair, first):
+    plain, _ = two_tasks(pair, first(3, **TINY), method="plain", seed=3, **TINY)
+    lessons, _ = second_lessons(pair, first(3, **TINY), ways=(("slower", 1.0),), seed=3, **TINY)
     assert lessons["before"] == plain["matrix"][0]
     assert lessons["after"] == [plain["matrix"][1]]
 
 
-def test_every_way_starts_from_the_same_weights_with_nothing_frozen(pair):
+def test_every_way_starts_from_the_same_weights_with_nothing_frozen(pair, first):
     ways = (("freeze", 2), ("replay", 5), ("slower", 1.0), ("freeze", 1))
-    together, _ = second_lessons(pair, ways=ways, **TINY)
-    alone = [second_lessons(pair, ways=(way,), **TINY)[0]["after"][0] for way in ways]
+    together, _ = second_lessons(pair, first(**TINY), ways=ways, **TINY)
+    alone = [second_lessons(pair, first(**TINY), ways=(way,), **TINY)[0]["after"][0] for way in ways]
     assert together["after"] == alone
     assert len({tuple(after) for after in alone}) > 1
 
 
-def test_with_every_layer_frozen_nothing_is_learned_and_nothing_forgotten(pair):
+def test_with_every_layer_frozen_nothing_is_learned_and_nothing_forgotten(pair, first):
     model = mlp(TINY["hidden"])
     layers = sum(isinstance(layer, nn.Linear) for layer in model)
     # One layer must be free, or there is nothing to take a gradient of: a step of next to no size in its place.
     few = {**TINY, "learning_rate": 1e-12}
-    lessons, _ = second_lessons(pair, ways=(("freeze", layers - 1),), **few)
+    lessons, _ = second_lessons(pair, first(**few), ways=(("freeze", layers - 1),), **few)
     assert lessons["after"] == [lessons["before"]]
 
 
 @pytest.mark.parametrize(("frozen", "held"), [(1, {"hidden1"}), (2, {"hidden1", "hidden2"})])
-def test_freezing_counts_layers_from_the_input(pair, monkeypatch, frozen, held):
+def test_freezing_counts_layers_from_the_input(pair, first, monkeypatch, frozen, held):
     from ewc import experiments
 
     seen = []
@@ -165,14 +177,15 @@ def test_freezing_counts_layers_from_the_input(pair, monkeypatch, frozen, held):
     def watched(model, task, **_):
         seen.append({name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad})
 
+    start = first(**TINY)
     monkeypatch.setattr(experiments, "fit", watched)
-    second_lessons(pair, ways=(("freeze", frozen), ("slower", 0.5)), **TINY)
-    assert seen == [set(), held, set()]
+    second_lessons(pair, start, ways=(("freeze", frozen), ("slower", 0.5)), **TINY)
+    assert seen == [held, set()]
 
 
-def test_a_way_that_is_none_is_refused(pair):
+def test_a_way_that_is_none_is_refused(pair, first):
     with pytest.raises(ValueError, match="'slower', 'freeze' or 'replay'"):
-        second_lessons(pair, ways=(("pray", 1),), **TINY)
+        second_lessons(pair, first(**TINY), ways=(("pray", 1),), **TINY)
 
 
 # ---- two weights
