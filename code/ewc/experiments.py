@@ -36,10 +36,10 @@ from ewc.tasks import Task, paired
 from ewc.training import accuracy, device, fit
 
 # What two cores can afford, with the full data and with the embedded stand-ins.
-SIZE = {"cpu": {"steps": 1400, "strength": 300.0}, "embedded": {"steps": 700, "strength": 1000.0}}
+SIZE = {"cpu": {"steps": 1000, "strength": 300.0}, "embedded": {"steps": 700, "strength": 1000.0}}
 
 # At which steps of a task the accuracies are looked at: often where they change fast.
-LOOKS = (0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 170, 280, 450, 700, 1000, 1400)
+LOOKS = (0, 1, 2, 4, 8, 15, 30, 60, 125, 250, 500, 700, 1000)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def importances(
     *,
     steps: int | None = None,
     hidden: tuple[int, ...] = (100, 100),
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = 0.05,
     momentum: float = 0.9,
     optimizer: str = "sgd",
@@ -74,7 +74,7 @@ def costs(
     hidden: tuple[int, ...] = (100, 100),
     steps: int = 20,
     repeats: int = 5,
-    batch_size: int = 128,
+    batch_size: int = 64,
     fisher_examples: int = 10_000,
     seed: int = 0,
 ):

@@ -22,7 +22,7 @@ def overlap_by_layer(
     strength: float | None = None,
     steps: int | None = None,
     hidden: tuple[int, ...] = (100,) * 6,
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = 0.05,
     momentum: float = 0.9,
     schedule: str = "warm-up",
