@@ -27,7 +27,7 @@ from sphinx.errors import ConfigError
 
 PAGES = 2   # executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core
 # Those that train longest begin first, so that no core waits for them at the end.
-LONGEST = ("elastic/many-tasks", "beyond/what-ewc-cannot-do", "forgetting/tempting-fixes", "beyond/the-family")
+LONGEST = ("elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "elastic/reading-other-peoples-ewc")
 KEPT = 5   # cache folders of other states: with data, without, and a few to go back to
 NO_DATA = """\
 Data: MNIST and Fashion-MNIST were neither found nor could they be downloaded. The book is built with embedded
@@ -64,6 +64,9 @@ def prepare(app: Sphinx, config: Config):
     if sys.stderr.isatty():
         os.environ["EWC_TERMINAL"] = os.ttyname(2)    # kernels draw their progress bars there, and nowhere else
 
+    # A stack's tensors are made anew each step. Memory that goes back to the system in between has to be fetched and cleared again.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // PAGES)))
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     state = f"{'data' if folder else 'embedded'} {device} python {platform.python_version()}"

@@ -20,8 +20,8 @@ from ewc.training import accuracy
 
 _ROOMS = ("tasks", "models", "training", "metrics", "together", "penalties", "fisher", "steps", "experiments_lambda")
 WAYS = ("explicit", "capped", "proximal", "joint")
-SECOND = {"cpu": {"steps": 700}, "embedded": {"steps": 400}}
-PERMUTED = {"cpu": {"count": 4, "steps": 300}, "embedded": {"count": 4, "steps": 200}}
+SECOND = {"cpu": {"steps": 500}, "embedded": {"steps": 400}}
+PERMUTED = {"cpu": {"count": 4, "steps": 250}, "embedded": {"count": 4, "steps": 200}}
 
 
 @depends_on(lambda configuration: _ROOMS, sizes=SECOND)

@@ -34,8 +34,8 @@ def fit_together(
     tasks: Sequence[Task],
     *,
     penalties: Sequence | None = None,
-    steps: int = 1400,
-    batch_size: int = 128,
+    steps: int = 1000,
+    batch_size: int = 64,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
     optimizer: str = "sgd",
@@ -342,7 +342,10 @@ class _Batches:
                 units.append(task.units[now])
             else:
                 units.append(torch.tensor(task.units, device=now.device).expand(len(now), -1))
-        inputs, targets = (torch.stack([found[place][part] for place in self.which]) for part in (0, 1))
+        if len(found) == 1:  # all learn from the same images, which need no copies
+            inputs, targets = (part.expand(len(self.which), *part.shape) for part in found[0])
+        else:
+            inputs, targets = (torch.stack([found[place][part] for place in self.which]) for part in (0, 1))
         units = None if units[0] is None else torch.stack([units[place] for place in self.which])
         return inputs, targets, units
 

@@ -259,7 +259,7 @@ MAY_USE = {
     "training": {"torch", "tqdm"},
     "page": {"IPython"},
     "together": {"torch", "tqdm"},
-    "experiments": {"torch", "safetensors"},
+    "experiments": {"torch", "safetensors", "filelock"},
     "sequences": {"torch"},
     "experiments_many": {"torch"},
     "paper": {"torch"},

@@ -343,7 +343,9 @@ def test_what_an_experiment_begins_with_is_trained_once_for_all_that_go_on_from_
     assert first.finished <= min(record.finished for record in (plain, leashed, elastic, several))
     for record in (plain, leashed, elastic):
         assert torch.equal(record.tensors["after 1"], first.tensors["after 1"])
-        assert record.result["matrix"][0] == record.result["looks"][0]["accuracies"] == first.result["after"]
+        assert record.result["matrix"][0] == first.result["after"]
+        assert record.result["matrix"][1] == record.result["looks"][-1]["accuracies"]
+        assert [look["step"] for look in record.result["looks"]] == ([3] if record is leashed else [0, 1, 2, 3])
     assert several.result["before"] == first.result["after"]
     other = experiments.run(experiments.two_tasks, **{**TINY["two_tasks"][0], "hidden": (5,)})
     assert len(other.tensors["after 1"]) != len(first.tensors["after 1"])
