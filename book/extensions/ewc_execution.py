@@ -27,7 +27,10 @@ from sphinx.errors import ConfigError
 
 PAGES = 2   # executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core
 # Those that train longest begin first, so that no core waits for them at the end.
-LONGEST = ("elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "elastic/reading-other-peoples-ewc")
+LONGEST = (
+    *("elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "forgetting/tempting-fixes"),
+    *("elastic/reading-other-peoples-ewc", "elastic/choosing-lambda", "elastic/mnist-to-fashion-mnist"),
+)
 KEPT = 5   # cache folders of other states: with data, without, and a few to go back to
 NO_DATA = """\
 Data: MNIST and Fashion-MNIST were neither found nor could they be downloaded. The book is built with embedded

@@ -256,7 +256,8 @@ def told(records: Sequence) -> list[str]:
     devices = sorted({record.device for record in records})
     seconds = min(record.seconds for record in records)  # of others some may have shared their machine
     took = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    made = f"{', '.join(devices)}, {max(record.finished for record in records)[:10]}, from {took} each"
+    took = f"from {took} each" if len(records) > 1 else took
+    made = f"{', '.join(devices)}, {max(record.finished for record in records)[:10]}, {took}"
     return [text, ", ".join(f"{strength:,.0f}" if strength >= 1 else f"{strength:g}" for strength in strengths) or "–", str(len(records)), made]
 
 

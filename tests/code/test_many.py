@@ -179,7 +179,7 @@ class Run:
 
 def test_runs_are_told_by_their_mean_and_standard_error_and_none_as_none():
     assert told([]) == ["–", "–", "0", "not in this copy"]
-    assert told([Run(0.95, None)]) == ["95.00", "–", "1", "CPU, 2026-01-02, from 2 min each"]
+    assert told([Run(0.95, None)]) == ["95.00", "–", "1", "CPU, 2026-01-02, 2 min"]
     text, strength, count, _ = told([Run(0.94), Run(0.95), Run(0.96)])
     assert (text, strength, count) == (f"95.00 ± {1 / math.sqrt(3):.2f}", "30", "3")
 
