@@ -244,7 +244,7 @@ def ends_of_figure_1(strength):
         guard = make(model)
         if guard:
             guard.consolidate(task_a[0])
-        ends[name] = descend(model, *task_b, penalty=guard, steps=500, learning_rate=3 / (1 + strength))[-1]
+        ends[name] = descend(model, *task_b, penalty=guard, steps=800, learning_rate=3 / (1 + strength))[-1]
         rises[name] = [
             (cross_entropy(TwoWeights(ends[name])(x), y) - cross_entropy(TwoWeights(best)(x), y)).item()
             for (x, y), best in ((task_a, start), (task_b, best_b))
