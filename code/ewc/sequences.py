@@ -36,7 +36,7 @@ _USES = {
 OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "way")
 
 PERMUTED = {
-    "cpu": {"count": 10, "hidden": (400, 400), "steps": 1100, "strength": 30.0},
+    "cpu": {"count": 10, "hidden": (400, 400), "steps": 1000, "strength": 30.0},
     "embedded": {"count": 5, "hidden": (100, 100), "steps": 360, "strength": 30.0},
     "cuda": {"count": 10, "hidden": (1000, 1000), "steps": 5000, "strength": 30.0},
 }
@@ -203,7 +203,10 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
     models = [
         mlp(shared["hidden"], inputs=pixels, classes=classes, units=units, seed=run["seed"]).to(device) for run in runs
     ]
-    untrained = [[accuracy(model, task) for task in sequence] for model, sequence in zip(models, sequences, strict=True)]
+    untrained = {}  # by seed, which is all that the first weights and the tasks of these runs depend on
+    for run, model, sequence in zip(runs, models, sequences, strict=True):
+        if run["seed"] not in untrained:
+            untrained[run["seed"]] = [accuracy(model, task) for task in sequence]
     learned = lessons
     if shared["method"] == "joint":
         known = {id(sequence): [joint(sequence[: place + 1]) for place in range(len(sequence))] for sequence in sequences}
@@ -233,7 +236,7 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
     for number, (run, model, penalty) in enumerate(zip(runs, models, penalties, strict=True)):
         result = {
             "matrix": matrices[number].values.tolist(),
-            "untrained": untrained[number],
+            "untrained": untrained[run["seed"]],
             "looks": looks[number],
             "bytes": bytes_carried(penalty),
             "diverged": lost[number],
