@@ -17,6 +17,8 @@ from torch import Tensor
 class AccuracyMatrix:
     """Accuracies of a sequence of T tasks: ``values[i, j]`` in [0, 1] is the accuracy on task j after task i, shape (T, T).
 
+    NaN says that a task was not tested. It may stand where j > i + 1, which no metric reads.
+
     Raises:
         ValueError: values is not square, or holds a number outside [0, 1].
     """
@@ -27,7 +29,8 @@ class AccuracyMatrix:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; it must be square, a row and a column for each task"
             )
-        if not ((values >= 0) & (values <= 1)).all():
+        untested = values.isnan().triu(2)
+        if not (untested | ((values >= 0) & (values <= 1))).all():
             raise ValueError(f"values must lie between 0 and 1; they run from {values.min():.3g} to {values.max():.3g}")
         self.values = values
 
@@ -53,7 +56,7 @@ class AccuracyMatrix:
     def forgetting(self) -> float:
         """The mean fall from a task's best accuracy before the last task to its accuracy after it (Chaudhry et al. 2018)."""
         self._need_two("forgetting")
-        best = self.values[:-1].amax(0)
+        best = self.values[:-1].nan_to_num(0).amax(0)
         return (best - self.values[-1])[:-1].mean().item()
 
     def _need_two(self, what):

@@ -228,6 +228,7 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
         look=sorted({round(steps * part / shared["looks"]) for part in range(shared["looks"] + 1)}) if shared["looks"] else (),
         seeds=[run["seed"] for run in runs],
         after=after,
+        ahead=1,
         optimizer_state={} if shared["carried"] else None,
         label=", ".join(sorted({run["method"] for run in runs})),
         **{name: shared[name] for name in _FIT},

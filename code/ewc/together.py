@@ -6,6 +6,7 @@ penalty, and ends where it would have ended alone, up to rounding.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -127,6 +128,7 @@ def learn_together(
     seeds: Sequence[int] | None = None,
     label: str = "",
     after: Callable[[int], None] | None = None,
+    ahead: int | None = None,
     **options,
 ) -> tuple[list[AccuracyMatrix], list[list[dict]]]:
     """What `training.learn_in_sequence` does, for each model with its sequence of tasks, penalty and seed.
@@ -134,6 +136,8 @@ def learn_together(
     Args:
         tests: what each model is tested on, where that is not what it learns.
         after: called with the place of each task when it has been learned and before it is consolidated.
+        ahead: on how many tasks after the present one a model is tested when it has learned that; None for all. What is not tested
+            is NaN in the matrix. No metric needs more than 1.
         options: passed on to `fit_together`. Its `precision` is that of the tests too.
 
     Returns:
@@ -161,7 +165,8 @@ def learn_together(
             label=f"{label} task {place + 1} of {len(sequences[0])}",
             **options,
         )
-        for kept, found in zip(rows, _accuracies(models, tests, precision), strict=True):
+        known = len(tests[0]) if ahead is None else place + 1 + ahead
+        for kept, found in zip(rows, _accuracies(models, tests, precision, known), strict=True):
             kept.append(found)
         if after:
             after(place)
@@ -187,10 +192,10 @@ class _Made(NamedTuple):
     units: Sequence[int] | Tensor | None
 
 
-def _accuracies(models, tests, precision):
-    """For each model its accuracies on its tests; a test that several models take is made once."""
-    found = [[0.0] * len(own) for own in tests]
-    places = [(number, place) for number, own in enumerate(tests) for place in range(len(own))]
+def _accuracies(models, tests, precision, known=None):
+    """For each model its accuracies on the first `known` of its tests, NaN on the others; a test that several take is made once."""
+    found = [[math.nan] * len(own) for own in tests]
+    places = [(number, place) for number, own in enumerate(tests) for place in range(len(own[:known]))]
     for task, users in _shared([tests[number][place] for number, place in places]):
         made = _Made(task.test_inputs, task.test_targets, task.units)
         with _precision(precision):

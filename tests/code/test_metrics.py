@@ -39,6 +39,20 @@ def test_what_is_no_table_of_accuracies_is_refused(values):
         AccuracyMatrix(values)
 
 
+def test_what_no_metric_reads_may_be_untested_and_nothing_else():
+    nan = float("nan")
+    whole = [[0.9, 0.1, 0.3, 0.2], [0.8, 0.7, 0.2, 0.1], [0.5, 0.9, 0.8, 0.3], [0.4, 0.6, 0.7, 0.9]]
+    part = [[value if j <= i + 1 else nan for j, value in enumerate(row)] for i, row in enumerate(whole)]
+    for ask, arguments in (("average", ()), ("backward_transfer", ()), ("forgetting", ()), ("forward_transfer", ([0.1] * 4,))):
+        assert getattr(AccuracyMatrix(part), ask)(*arguments) == getattr(AccuracyMatrix(whole), ask)(*arguments), ask
+    for i in range(4):
+        for j in range(min(i + 2, 4)):
+            holed = [[*other] for other in part]
+            holed[i][j] = nan
+            with pytest.raises(ValueError, match="between 0 and 1"):
+                AccuracyMatrix(holed)
+
+
 def test_one_task_has_nothing_to_compare():
     for ask in ("backward_transfer", "forgetting"):
         with pytest.raises(ValueError, match="only one"):
