@@ -56,7 +56,7 @@ class AccuracyMatrix:
     def forgetting(self) -> float:
         """The mean fall from a task's best accuracy before the last task to its accuracy after it (Chaudhry et al. 2018)."""
         self._need_two("forgetting")
-        best = self.values[:-1].nan_to_num(0).amax(0)
+        best = self.values[:-1].nan_to_num().amax(0)  # NaN: not tested
         return (best - self.values[-1])[:-1].mean().item()
 
     def _need_two(self, what):
