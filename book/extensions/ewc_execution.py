@@ -27,10 +27,10 @@ from sphinx.errors import ConfigError
 
 PAGES = 2   # executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core
 # Those that train longest begin first, so that no core waits for them at the end.
-LONGEST = (
-    *("elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "forgetting/tempting-fixes"),
-    *("elastic/reading-other-peoples-ewc", "elastic/choosing-lambda", "elastic/mnist-to-fashion-mnist"),
-)
+LONGEST = [
+    "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "forgetting/tempting-fixes",
+    "elastic/reading-other-peoples-ewc", "elastic/choosing-lambda", "elastic/mnist-to-fashion-mnist",
+]  # fmt: skip
 KEPT = 5   # cache folders of other states: with data, without, and a few to go back to
 NO_DATA = """\
 Data: MNIST and Fashion-MNIST were neither found nor could they be downloaded. The book is built with embedded
@@ -70,7 +70,6 @@ def prepare(app: Sphinx, config: Config):
     # A stack's tensors are made anew each step. Memory that goes back to the system in between has to be fetched and cleared again.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // PAGES)))
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     state = f"{'data' if folder else 'embedded'} {device} python {platform.python_version()}"
     config.nb_execution_cache_path = str(cache_folder(Path(app.srcdir), state))
@@ -116,7 +115,7 @@ def execute(app: Sphinx, env, docnames):
     """Execute the pages that are not in the cache, side by side. When Sphinx reads them, they are. A page that fails is left to
     myst-nb, which executes it once more and reports where it failed; what was trained until then is not trained again."""
     cache = get_cache(app.config.nb_execution_cache_path)
-    missing = []
+    missing = {}
     for docname in docnames:
         path = env.doc2path(docname)
         text = Path(path).read_text("utf8")
@@ -125,27 +124,25 @@ def execute(app: Sphinx, env, docnames):
             try:
                 cache.match_cache_notebook(page)
             except KeyError:
-                missing.append((path, page))
+                missing[docname.removeprefix("book/")] = path, page
     if len(missing) < 2 or cores() < 2:
         return
-    names = [Path(path).relative_to(Path(app.srcdir, "book")).with_suffix("").as_posix() for path, _ in missing]
-    order = sorted(range(len(missing)), key=lambda place: LONGEST.index(names[place]) if names[place] in LONGEST else len(LONGEST))
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores() // PAGES))
     say(f"Executing {len(missing)} pages, {PAGES} at a time …")
     options = {"timeout": env.mystnb_config.execution_timeout, "allow_errors": env.mystnb_config.execution_allow_errors}
     apart = get_context("spawn")
     with ProcessPoolExecutor(PAGES, apart, initializer=begin, initargs=(apart.Lock(),)) as pool:
         working = {
-            pool.submit(single_nb_execution, missing[place][1], str(Path(missing[place][0]).parent), **options): place
-            for place in order
+            pool.submit(single_nb_execution, missing[name][1], str(Path(missing[name][0]).parent), **options): name
+            for name in sorted(missing, key=[*LONGEST, *missing].index)
         }
         for number, work in enumerate(as_completed(working), start=1):
-            place = working[work]
-            done = work.result()
+            name, done = working[work], work.result()
             if done.err is None:
                 cache.cache_notebook_bundle(
-                    CacheBundleIn(done.nb, missing[place][0], data={"execution_seconds": done.time}), check_validity=False, overwrite=True
+                    CacheBundleIn(done.nb, missing[name][0], data={"execution_seconds": done.time}), check_validity=False, overwrite=True
                 )
-            say(f"page {number} of {len(missing)}  {names[place]} … {'FAILED' if done.err else 'executed'}, {done.time:.1f} s")
+            say(f"page {number} of {len(missing)}  {name} … {'FAILED' if done.err else 'executed'}, {done.time:.1f} s")
 
 
 def begin(first):
