@@ -36,7 +36,7 @@ _USES = {
 OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "way")
 
 PERMUTED = {
-    "cpu": {"count": 10, "hidden": (400, 400), "steps": 1000, "strength": 30.0},
+    "cpu": {"count": 10, "hidden": (400, 100), "steps": 900, "strength": 30.0},
     "embedded": {"count": 5, "hidden": (100, 100), "steps": 360, "strength": 30.0},
     "cuda": {"count": 10, "hidden": (1000, 1000), "steps": 5000, "strength": 30.0},
 }

@@ -11,7 +11,6 @@ the penalty as it is, puts its pull at the end of the step in place of its begin
 MIT licence; from the book Weights that Remember. Stability of EWC's steps: Kutalev and Lapina, arXiv 2109.10021.
 """
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -114,10 +113,14 @@ class Proximal:
         self._take()
 
     def _take(self):
-        if hasattr(self._penalty, "proximal_step"):
-            self._step = self._penalty.proximal_step
-        else:
-            self._step = functools.partial(proximal_step, self.model, *self._penalty.parabola())
+        self._springs = None
+        if not hasattr(self._penalty, "proximal_step"):
+            minimum, stiffness = self._penalty.parabola()
+            self._springs = minimum, {name: value / (1 - self._momentum) for name, value in stiffness.items()}
+
+    def springs(self) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+        """(θ*, k / (1 − momentum)), for proximal steps as long as the learning rate; None where they are not one a weight."""
+        return self._springs
 
     def penalty(self) -> Tensor:
         """0: nothing is added to the loss."""
@@ -125,7 +128,10 @@ class Proximal:
 
     def after_step(self, learning_rate: float) -> None:
         """The penalty's share of a step that the optimiser has taken with this learning rate."""
-        self._step(learning_rate / (1 - self._momentum))
+        if self._springs is None:
+            self._penalty.proximal_step(learning_rate / (1 - self._momentum))
+        else:
+            proximal_step(self.model, *self._springs, learning_rate)
 
     def state_dict(self) -> dict[str, Tensor]:
         """As the penalty's own."""

@@ -50,7 +50,7 @@ def fit_together(
     """What `training.fit` does, for each model with its task, penalty and seed; the models may be looked at from `watch`.
 
     A penalty that is one parabola a parameter (it has `parabola`) is added to all gradients in one product, one that has
-    `add_gradient` adds its own, any other is differentiated.
+    `add_gradient` adds its own, any other is differentiated. `steps.Proximal` around a parabola takes one step for all.
 
     Args:
         models: M networks of one shape, without buffers.
@@ -83,7 +83,7 @@ def fit_together(
         for model, task in zip(models, tasks, strict=True):
             model.train()
             use_units(model, None if isinstance(task.units, Tensor) else task.units)
-        parabola = _Parabola(stack, penalties)
+        explicit, implicit = _Parabolas(stack, penalties, "parabola"), _Parabolas(stack, penalties, "springs")
         images = _Batches(tasks, seeds, batch_size)
         if watch:
             watch(0)
@@ -99,7 +99,7 @@ def fit_together(
                 for penalty, own in zip(penalties, inputs, strict=True):
                     if hasattr(penalty, "observe"):
                         penalty.observe()
-                    if penalty is None or parabola.holds(penalty):
+                    if penalty is None or explicit.hold(penalty):
                         continue
                     if hasattr(penalty, "add_gradient"):
                         penalty.add_gradient()
@@ -107,10 +107,11 @@ def fit_together(
                         value = penalty_of(penalty, own)
                         if value.requires_grad:
                             value.backward()
-            parabola.add_gradient(stack.gradients)
+            explicit.add_gradient(stack.gradients)
             rule.step()
+            implicit.take_step(*rate.get_last_lr())
             for penalty in penalties:
-                if hasattr(penalty, "after_step"):
+                if hasattr(penalty, "after_step") and not implicit.hold(penalty):
                     penalty.after_step(*rate.get_last_lr())
             rate.step()
             if watch:
@@ -180,8 +181,8 @@ def learn_together(
 
 
 def diverged(model: nn.Module) -> bool:
-    """Whether a weight of the model is no longer a finite number."""
-    return not all(parameter.isfinite().all() for parameter in model.parameters())
+    """Whether a weight of the model is beyond ±10⁶ or no number at all: what has run away so far may end just short of infinity."""
+    return not all((parameter.abs() <= 1e6).all() for parameter in model.parameters())
 
 
 class _Made(NamedTuple):
@@ -301,13 +302,18 @@ def _stacked(models):
                 parameter.data, parameter.grad = parameter.data.clone(), None
 
 
-class _Parabola:
-    """The penalties that are one parabola a parameter, stacked: curvature · (θ − minimum) for all models in one product."""
+class _Parabolas:
+    """The penalties that are one parabola a parameter, stacked: curvature · (θ − minimum) for all models in one product.
 
-    def __init__(self, stack, penalties):
-        found = [penalty.parabola() if hasattr(penalty, "parabola") else ({}, {}) for penalty in penalties]
-        self.held = [penalty for penalty in penalties if hasattr(penalty, "parabola")]
+    kind: the method that gives minimum and curvature, ``"parabola"`` for what is added to the loss, ``"springs"`` for what is
+        taken as a proximal step. A penalty without it, or where it gives None, is not held.
+    """
+
+    def __init__(self, stack, penalties, kind):
+        found = [getattr(penalty, kind)() if hasattr(penalty, kind) else None for penalty in penalties]
+        self.held = [penalty for penalty, parabola in zip(penalties, found, strict=True) if parabola is not None]
         self.terms = []
+        found = [parabola or ({}, {}) for parabola in found]
         for name, value in stack.values.items():
             if any(name in minimum for minimum, _ in found):
                 gaps = torch.zeros_like(value[0], requires_grad=False)
@@ -315,13 +321,19 @@ class _Parabola:
                 curvature = torch.stack([curvature.get(name, gaps) for _, curvature in found])
                 self.terms.append((name, value.detach(), minimum, curvature, torch.empty_like(minimum)))
 
-    def holds(self, penalty):
+    def hold(self, penalty):
         return any(penalty is held for held in self.held)
 
     def add_gradient(self, gradients):
         for name, value, minimum, curvature, room in self.terms:
             torch.sub(value, minimum, out=room)
             gradients[name].addcmul_(curvature, room)
+
+    def take_step(self, step_size):
+        """`steps.proximal_step` for all models."""
+        for _, value, minimum, curvature, room in self.terms:
+            torch.mul(curvature, step_size, out=room)
+            value.addcmul_(room, minimum).div_(room.add_(1))
 
 
 class _Batches:
