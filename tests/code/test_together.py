@@ -20,6 +20,7 @@ from ewc import (
     mlp,
     tasks,
 )
+from ewc.steps import Proximal
 from ewc.together import diverged, fit_together, learn_together
 from small_tasks import blobs
 from torch import nn
@@ -36,6 +37,8 @@ PENALTIES = {
     "replay": lambda model: Replay(model, 1.0, examples=5, batch_size=8),
     "distillation": lambda model: Distillation(model, 1.0),
     "si": lambda model: SynapticIntelligence(model, 0.5),
+    "proximal": lambda model: Proximal(EWC(model, 30.0), 0.9),
+    "proximal kronecker": lambda model: Proximal(KroneckerEWC(model, 30.0, factors="added"), 0.9),
 }
 
 
@@ -190,6 +193,15 @@ def test_in_a_sequence_one_that_has_diverged_is_carried_along_and_the_others_lea
     torch.testing.assert_close(matrices[0].values, wanted.values, atol=0.03, rtol=0)
     same(models[0], alone)
     assert len(matrices[1].values) == 3
+
+
+def test_what_has_run_away_is_called_so_before_it_is_infinite():
+    """Units that have died stop a network on its way, with weights that are finite still: nothing can be measured on it."""
+    model = small()
+    assert not diverged(model)
+    with torch.no_grad():
+        model.hidden1.weight[0, 0] = -1e7
+    assert diverged(model)
 
 
 # ---- what is given back
