@@ -3,6 +3,7 @@
 # Only relative paths and `.venv/bin/python -m …`: so a folder with a space in its name works, and so does a moved one.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # what pip leaves uncompiled is compiled where it is first imported, and that is to be kept
 .PHONY: help picture book test serve lint bench paper clean setup vendor browser
 
 PYTHON ?= python3
