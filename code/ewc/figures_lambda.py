@@ -172,7 +172,7 @@ def running_away(losses: dict[str, Tensor], styles: dict[str, str], start: float
     return draw(
         f"Loss with penalty against steps, on a logarithmic axis, from {start:.2g}. After {max(map(len, losses.values())) - 1} steps it is, {ends}.",
         panel,
-        size=(5.4, 2.9),
+        size=(4.6, 3.0),
     )
 
 
