@@ -1,5 +1,6 @@
 """The built pages: all there, whole, with results, and nothing that a browser would fetch from another server."""
 
+import functools
 import json
 import os
 import re
@@ -150,7 +151,13 @@ def book(request):
 
 
 def soup(book, page):
-    return BeautifulSoup((book.html / f"{page}.html").read_text("utf8"), "html.parser")
+    """A page of a build, parsed once for all tests, which only look at it."""
+    return parsed(book.html / f"{page}.html")
+
+
+@functools.cache
+def parsed(file):
+    return BeautifulSoup(file.read_text("utf8"), "html.parser")
 
 
 def published(book, page):
@@ -243,7 +250,7 @@ def test_no_page_and_no_stylesheet_loads_anything_from_another_server(book):
     foreign = []
     for file in files:
         text = file.read_text("utf8")
-        found = loaded_by_css(text) if file.suffix == ".css" else loaded_addresses(BeautifulSoup(text, "html.parser"))
+        found = loaded_by_css(text) if file.suffix == ".css" else loaded_addresses(parsed(file))
         foreign += [(file.name, unescape(address)) for address in found if FOREIGN.match(address)]
     assert foreign == []
 
