@@ -74,8 +74,11 @@ book: vendor
 	touch "$$built/.complete"; \
 	echo "… done in $$SECONDS s. Open $$built/html/index.html"
 
-# The tests of the code need one core and no pages. So they run beside those of the book and the site.
+# First the second copy that the tests look at, without data: two pages at a time, so it wants all cores. The tests of the code need
+# one core and no pages. So they run beside those of the book and the site.
 test: book browser lint
+	@echo "Now the same without data, for the tests (_build/embedded) …"
+	@EWC_DATA=embedded $(MAKE) --no-print-directory book OUTPUT=_build/embedded
 	@set -e; log=_build/tests-of-the-code.log; \
 	echo "Tests of the book and the site; beside them those of the code, which report at the end ($$log) …"; \
 	OMP_NUM_THREADS=1 $(RUN) pytest tests/code -p no:cacheprovider >$$log 2>&1 & beside=$$!; trap "kill $$beside 2>/dev/null || true" EXIT; \
