@@ -249,8 +249,7 @@ def test_no_page_and_no_stylesheet_loads_anything_from_another_server(book):
     assert len(files) > len(PAGES)
     foreign = []
     for file in files:
-        text = file.read_text("utf8")
-        found = loaded_by_css(text) if file.suffix == ".css" else loaded_addresses(parsed(file))
+        found = loaded_by_css(file.read_text("utf8")) if file.suffix == ".css" else loaded_addresses(parsed(file))
         foreign += [(file.name, unescape(address)) for address in found if FOREIGN.match(address)]
     assert foreign == []
 
