@@ -104,12 +104,13 @@ bench: setup
 
 # One run after another, each written when it is done: it can be stopped and started again.
 paper: setup
-	@$(RUN) ewc.paper
+	@$(RUN) ewc.workshop.paper
 
 # The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data.
 picture: setup
-	@.venv/bin/python -c 'import ewc; from ewc import experiments as e, figures; \
-	  runs = {method: [e.run(e.two_tasks, method=method, seed=seed) for seed in range(5)] for method in ("plain", "ewc")}; \
+	@.venv/bin/python -c 'import ewc; from ewc.chapters.catastrophic_forgetting.experiments import two_tasks; \
+	  from ewc.chapters.mnist_to_fashion_mnist import figures; from ewc.workshop.records import run; \
+	  runs = {method: [run(two_tasks, method=method, seed=seed) for seed in range(5)] for method in ("plain", "ewc")}; \
 	  figures.kept(runs["plain"], runs["ewc"], ewc.paired()).save("book/assets/readme.svg")'
 
 serve:

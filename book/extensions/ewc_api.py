@@ -1,7 +1,7 @@
 """The page that lists the module's public functions and classes, from their docstrings.
 
 Why: the docstrings are written to be read as they are, with formulas in plain characters; a tool that takes them for
-markup would garble them. `{api} fisher laplace …` shows each module's public objects, in order, each with the anchor
+markup would garble them. `{api} fisher workshop.records …` shows each module's public objects, in order, each with the anchor
 `ewc.<module>.<name>` that the Notation page links to.
 """
 
@@ -26,7 +26,7 @@ class ApiDirective(SphinxDirective):
     def run(self):
         shown = []
         for module in self.arguments[0].split():
-            file = Path(self.env.srcdir, "code", "ewc", f"{module}.py")
+            file = Path(self.env.srcdir, "code", "ewc", *module.split(".")).with_suffix(".py")
             if not file.is_file():
                 raise self.error(f"api: code/ewc has no module {module!r}")
             self.env.note_dependency(str(file))

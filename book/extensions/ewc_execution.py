@@ -45,7 +45,7 @@ def say(text, end="\n"):
 
 def prepare(app: Sphinx, config: Config):
     import torch
-    from ewc.tasks import find_data
+    from ewc.datasets import find_data
 
     asked_for_stand_ins = os.environ.get("EWC_DATA") == "embedded"
     try:
@@ -78,7 +78,7 @@ def prepare(app: Sphinx, config: Config):
 def cache_folder(project: Path, state: str) -> Path:
     """The folder for this state of code, records, packages, data and device; the oldest of the others are removed."""
     digest = hashlib.sha256(state.encode())
-    files = [*sorted(project.glob("code/**/*.py")), *sorted(project.glob("book/records/*.json"))]
+    files = [*sorted(project.glob("code/**/*.py")), *sorted(project.glob("book/records/*/*.json"))]
     for file in [*files, project / "requirements.txt"]:
         digest.update(b"\0%s\0" % file.relative_to(project).as_posix().encode())
         digest.update(file.read_bytes())

@@ -130,14 +130,16 @@ def check(app: Sphinx, env):
 def identifiers(folder):
     """Identifier → the public object (module, name) of the package in whose definition it stands first."""
     found = {}
-    for file in sorted(folder.glob("ewc/*.py")):
+    # The shelf comes before the workshop, and that before the chapters.
+    for file in sorted(folder.glob("ewc/**/*.py"), key=lambda file: ("chapters" in file.parts, len(file.parts), file)):
+        module = ".".join(file.relative_to(folder).with_suffix("").parts)
         for node in ast.parse(file.read_text("utf8")).body:
             for inner in ast.walk(node):
                 for attribute in ("id", "arg", "attr", "name"):
                     name = getattr(inner, attribute, None)
                     if isinstance(name, str):
                         public = getattr(node, "name", "_")
-                        place = f"ewc.{file.stem}.{public}" if not public.startswith("_") else f"ewc.{file.stem}"
+                        place = f"{module}.{public}" if not public.startswith("_") else module
                         if name not in found or found[name].count(".") < place.count("."):
                             found[name] = place
     return found

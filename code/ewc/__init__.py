@@ -1,22 +1,28 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Elastic weight consolidation, from Bayes' rule to running code: the module behind the book Weights that Remember.
 
-Its rooms, each readable by itself: `fisher`, `laplace`, `penalties`, `importance`, `kronecker`, `distillation`, `replay`,
-`noise`, `metrics`, `tasks`, `models`, `training`, `together`, `experiments`, `sequences`, `tuning`, `paper`, `figures`, and
-`page`, which hands numbers to the text.
+What is taken away lies here, on the shelf: `fisher`, `penalties`, `importance`, `sensitivity`, `kronecker`, `laplace`, `steps`,
+`noise`, `distillation`, `replay`, `metrics`, `review`, and what these are made of, `scores`, `gradients`, `factors`, `springs`.
+On it stands learning: `tasks`, `datasets`, `models`, `training`, `together`. The floors above make the book: `workshop` what
+every page needs, `chapters` the experiments, figures and small worlds of each page.
 """
 
-from ewc.distillation import Distillation
-from ewc.fisher import KroneckerFactors, diagonal_fisher, full_fisher, kronecker_fisher
-from ewc.importance import MemoryAwareSynapses, SynapticIntelligence
-from ewc.kronecker import KroneckerEWC
-from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
-from ewc.metrics import AccuracyMatrix, fisher_overlap
-from ewc.models import mlp
-from ewc.penalties import EWC, L2
-from ewc.replay import Replay
-from ewc.tasks import Task, digits, fashion_mnist, joint, letters, mnist, paired, permuted, split
-from ewc.together import fit_together, learn_together
-from ewc.training import accuracy, fit, learn_in_sequence
+from .datasets import digits, fashion_mnist, letters, mnist, paired
+from .distillation import Distillation
+from .fisher import KroneckerFactors, diagonal_fisher, full_fisher, kronecker_fisher
+from .importance import SynapticIntelligence
+from .kronecker import KroneckerEWC
+from .laplace import Kronecker, LaplacePosterior, laplace_approximation
+from .metrics import AccuracyMatrix, fisher_overlap
+from .models import mlp
+from .penalties import EWC, L2
+from .replay import Replay
+from .sensitivity import MemoryAwareSynapses
+from .tasks import Task, joint, permuted, split
+from .together import fit_together, learn_together
+from .training import accuracy, fit, learn_in_sequence
+
+__version__ = "0.2.0"
 
 __all__ = [
     "EWC",

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Learning without forgetting: the network as it was before the task is a teacher, asked about the new task's own images.
 
 No importance and no anchor: what is held is not the weights but what the network says. The teacher's softened probabilities
@@ -5,7 +6,7 @@ on the images of the step are targets beside the labels:
 
     penalty(θ) = λ τ² Σ_heads mean over the batch of KL( p_teacher(·|x; τ) ‖ p(·|x, θ; τ) ),     p(·; τ) = softmax(logits / τ)
 
-This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+This file needs torch and nothing else. From the book Weights that Remember.
 """
 
 import copy

@@ -1,11 +1,10 @@
-"""The pull of EWC with another answer to which weights matter: their path while the task was learned, or the output's size.
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""The pull of EWC with another answer to which weights matter: what each earned on its path while the task was learned.
 
-Both penalties are λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, and have the calls of `penalties.EWC`:
+The penalty of Synaptic Intelligence is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how much of
+the loss's fall the weight earned on its way, by the distance that it went. The calls are those of `penalties.EWC`.
 
-- Synaptic Intelligence: Ωᵢ is how much of the loss's fall the weight earned on its way, by the distance that it went.
-- Memory Aware Synapses: Ωᵢ is how strongly the weight moves the squared length of the model's output; it needs no targets.
-
-This file needs torch and the fisher.py and penalties.py beside it. MIT licence; from the book Weights that Remember.
+This file needs torch, and beside it springs.py. From the book Weights that Remember.
 """
 
 import math
@@ -13,11 +12,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-try:
-    from ewc import fisher, penalties
-except ImportError:  # copied out of the package
-    import fisher
-    import penalties
+if __package__:
+    from . import springs
+else:  # copied into a folder, without a package
+    import springs
 
 
 class SynapticIntelligence:
@@ -48,7 +46,7 @@ class SynapticIntelligence:
     def __init__(self, model: nn.Module, strength: float = 1.0, *, damping: float = 0.1):
         if not (isinstance(damping, (int, float)) and math.isfinite(damping) and damping > 0):
             raise ValueError(f"damping is {damping!r}; it must be a finite number above 0")
-        self.model, self.strength = model, penalties._checked_strength(strength)
+        self.model, self.strength = model, springs.checked_strength(strength)
         self.damping = float(damping)
         self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         self._walks: dict[str, _Walk] = {}
@@ -67,7 +65,7 @@ class SynapticIntelligence:
         """
         parameters = dict(self.model.named_parameters())
         held, old = self._terms[0] if self._terms else ({}, {})
-        anchor = penalties._weights(self.model)
+        anchor = springs.weights(self.model)
         importance = old | {name: old.get(name, torch.zeros_like(value)) for name, value in anchor.items()}
         for name, walk in self._walks.items():
             now = parameters[name].detach()
@@ -89,11 +87,11 @@ class SynapticIntelligence:
         for name, part in parts.items():
             if part.requires_grad:
                 part.register_hook(lambda gradient, name=name: self._of_the_penalty(name, gradient))
-        return penalties._quadratic(self.model, self.strength, self._terms, parts)
+        return springs.quadratic(self.model, self.strength, self._terms, parts)
 
     def add_gradient(self) -> None:
         """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`; it is not taken for the task's."""
-        penalties._add_gradient(self.model, self.strength, self._terms)
+        springs.add_gradient(self.model, self.strength, self._terms)
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -103,7 +101,7 @@ class SynapticIntelligence:
         in the place of what the hooks took in this step. A parameter without a gradient has none.
         """
         self._watch()
-        for name, parameter in penalties._trainable(self.model).items():
+        for name, parameter in springs.trainable(self.model).items():
             if parameter.grad is not None:
                 self._take(name, parameter, parameter.grad, first=True)
             elif name in self._walks:
@@ -112,11 +110,11 @@ class SynapticIntelligence:
 
     def largest_curvature(self) -> float:
         """λ maxᵢ Ωᵢ, as `EWC.largest_curvature`."""
-        return penalties._largest_curvature(self.strength, self._terms)
+        return springs.largest_curvature(self.strength, self._terms)
 
     def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(θ*, λ Ω), as `EWC.parabola`."""
-        return penalties._parabola(self.strength, self._terms)
+        return springs.parabola(self.strength, self._terms)
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Tensor]:
@@ -125,7 +123,7 @@ class SynapticIntelligence:
         for name, walk in self._walks.items():
             walk.settle(self.model.get_parameter(name))
             walks |= {f"walk/{kind}/{name}": value for kind, value in vars(walk).items() if value is not None}
-        return penalties._state(self._terms) | walks
+        return springs.state_of(self._terms) | walks
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """As `EWC.load_state_dict`; the model should have the weights of when the state was taken."""
@@ -135,18 +133,18 @@ class SynapticIntelligence:
             head, kind, name = [*key.split("/", 2), "", ""][:3]
             if head == "walk":
                 known = kind in ("start", "before", "path", "gradient")
-                value = penalties._fitting(key, value, name, parameters.get(name) if known else None)
+                value = springs.fitting(key, value, name, parameters.get(name) if known else None)
                 walks.setdefault(name, {})[kind] = value
         for name, parts in walks.items():
             missing = {"start", "before", "path"} - parts.keys()
             if missing:
                 raise ValueError(f"state is incomplete: the walk of {name!r} lacks its {sorted(missing)[0]}")
-        self._terms = _one_term({key: value for key, value in state.items() if not key.startswith("walk/")}, self.model)
+        self._terms = springs.one_term({key: value for key, value in state.items() if not key.startswith("walk/")}, self.model)
         self._walks = {name: _Walk(**parts) for name, parts in walks.items()}
 
     def _watch(self):
         """Hooks on the parameters that have none: all at the start, later what was added or thawed."""
-        for name, parameter in penalties._trainable(self.model).items():
+        for name, parameter in springs.trainable(self.model).items():
             if self._watched.get(name) is not parameter:
                 self._watched[name] = parameter
                 self._walks.pop(name, None)
@@ -208,114 +206,3 @@ class _Walk:
             self.gradient.copy_(gradient)
         else:
             self.gradient += gradient
-
-
-class MemoryAwareSynapses:
-    """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)², Ωᵢ the mean over examples of how strongly the weight moves the squared length of the output.
-
-        Ωᵢ = Σ_tasks 1/N Σ_n | ∂ ‖f(xₙ, θ)‖² / ∂θᵢ |,     f the logits
-
-    The absolute value is taken example by example. The gradient of one example is δaᵀ in a linear layer, δ that of the
-    layer's output, so that the mean of |δ||a|ᵀ over a batch is one matrix product.
-
-    Args:
-        model: the network; its parameters that require grad are protected.
-        strength: λ ≥ 0. The paper's penalty has no ½: its λ is half of this one.
-        max_examples: how many examples Ω is taken over, spread evenly over those given; None for all.
-
-    Raises:
-        ValueError: an argument is not what it may be.
-
-    Source: Aljundi et al., Memory aware synapses, ECCV 2018, section 4.
-    """
-
-    def __init__(self, model: nn.Module, strength: float = 1.0, *, max_examples: int | None = None):
-        self.model, self.strength = model, penalties._checked_strength(strength)
-        self.max_examples = penalties._checked_most(max_examples)
-        self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-
-    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """Add the importance on `inputs` and take the present weights as θ*; the targets are not looked at.
-
-        Raises:
-            ValueError: as `fisher.diagonal_fisher`; nothing has changed then.
-        """
-        inputs, _ = penalties._spread(self.max_examples, inputs, None)
-        importance, anchor = output_sensitivity(self.model, inputs), penalties._weights(self.model)
-        for held, old in self._terms:
-            importance = old | {name: value + old.get(name, 0) for name, value in importance.items()}
-            anchor = held | anchor
-        self._terms = [(anchor, importance)]
-
-    def penalty(self) -> Tensor:
-        """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
-        return penalties._quadratic(self.model, self.strength, self._terms)
-
-    def add_gradient(self) -> None:
-        """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`."""
-        penalties._add_gradient(self.model, self.strength, self._terms)
-
-    def largest_curvature(self) -> float:
-        """λ maxᵢ Ωᵢ, as `EWC.largest_curvature`."""
-        return penalties._largest_curvature(self.strength, self._terms)
-
-    def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(θ*, λ Ω), as `EWC.parabola`."""
-        return penalties._parabola(self.strength, self._terms)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """As `EWC.state_dict`."""
-        return penalties._state(self._terms)
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """As `EWC.load_state_dict`."""
-        self._terms = _one_term(state, self.model)
-
-
-def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 1024) -> dict[str, Tensor]:
-    """Mean over examples of the absolute gradient of the squared length of the output: 1/N Σ_n | ∂ ‖f(xₙ, θ)‖² / ∂θᵢ |.
-
-    Args:
-        model: returns logits f of shape (examples, classes); evaluated in eval mode and left as it was.
-        inputs: N examples along the first axis, on the model's device.
-        batch_size: examples in memory at once. It changes the speed, not the result.
-
-    Returns:
-        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``; non-negative; scale: a
-        mean per example, in squared logits by weight; detached; at least float32.
-
-    Raises:
-        ValueError, TypeError: as `fisher.diagonal_fisher`.
-    """
-    fisher._check(model, inputs, None, "exact", 1, batch_size, None)
-    names = {parameter: name for name, parameter in penalties._trainable(model).items()}
-    total = {name: fisher._zeros(parameter.shape, parameter) for parameter, name in names.items()}
-    with fisher._evaluated(model):
-        layers = fisher._layers_to_read(model, inputs)
-        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-            logits, calls = fisher._forward(model, layers, inputs[batch])
-            closed, general = fisher._closed_and_general(calls)
-            outputs = [call.output for call in closed + general]
-            deltas = torch.autograd.grad(logits, outputs, 2 * logits.detach(), materialize_grads=True)
-            for call, delta in zip(closed, deltas, strict=False):
-                fisher._add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
-            ones = torch.ones_like(logits[:, :1])
-            for gradients, _ in fisher._example_gradients(general, deltas[len(closed) :], names, ones):
-                for name, gradient in gradients.items():
-                    total[name] += gradient.to(total[name].dtype).abs().sum(0)
-    total = {name: value / len(inputs) for name, value in total.items()}
-    for name, value in total.items():
-        if not value.isfinite().all():
-            raise ValueError(f"the importance of {name!r} is not finite: the model overflows on these inputs")
-    return total
-
-
-def _wide(value):
-    return torch.promote_types(value.dtype, torch.float32)
-
-
-def _one_term(state, model):
-    terms = penalties._terms_from(state, model)
-    if len(terms) > 1:
-        raise ValueError(f"state has {len(terms)} anchors; this penalty keeps one")
-    return terms

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """EWC with the Fisher information of whole layers: what one weight may do depends on what its neighbours do.
 
 The diagonal holds each weight by itself. Here each layer's block of the Fisher is a Kronecker product B ⊗ A of two small
@@ -7,24 +8,27 @@ matrices (`fisher.kronecker_fisher`). With Δ = [W | b] − [W | b]*, a matrix w
 
 and no block is ever written out. The calls are those of `penalties.EWC`.
 
-This file needs torch and the fisher.py and penalties.py beside it. MIT licence; from the book Weights that Remember.
+This file needs torch, and beside it springs.py, and fisher.py with what that needs. From the book Weights that Remember.
 """
 
-import functools
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-try:
-    from ewc import penalties
-    from ewc.fisher import kronecker_fisher
-except ImportError:  # copied out of the package
-    import penalties
+if __package__:
+    from . import springs
+    from .factors import Blocks
+    from .fisher import kronecker_fisher
+else:  # copied into a folder, without a package
+    import springs
+    from factors import Blocks
     from fisher import kronecker_fisher
 
-FACTORS = ("kept", "added")
+Factors = Literal["kept", "added"]
+FACTORS = get_args(Factors)
 
 
 class KroneckerEWC:
@@ -60,18 +64,18 @@ class KroneckerEWC:
         strength: float = 1.0,
         *,
         decay: float = 1.0,
-        factors: str = "kept",
+        factors: Factors = "kept",
         max_examples: int | None = None,
     ):
         if not 0 < decay <= 1:
             raise ValueError(f"decay is {decay!r}; it must be above 0 and at most 1")
         if factors not in FACTORS:
             raise ValueError(f"factors is {factors!r}; it may be one of {', '.join(map(repr, FACTORS))}")
-        self.model, self.strength = model, penalties._checked_strength(strength)
+        self.model, self.strength = model, springs.checked_strength(strength)
         self.decay, self.factors = decay, factors
-        self.max_examples = penalties._checked_most(max_examples)
+        self.max_examples = springs.checked_most(max_examples)
         self._anchor: dict[str, Tensor] = {}
-        self._blocks: dict[str, _Blocks] = {}
+        self._blocks: dict[str, Blocks] = {}
 
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
         """Take the present weights as θ* and their Kronecker factors on `inputs`. Call it when the task has been learned.
@@ -80,13 +84,13 @@ class KroneckerEWC:
             ValueError: as `fisher.kronecker_fisher`, or a layer is frozen in part; nothing has changed then.
         """
         _check_whole(self.model)
-        inputs, targets = penalties._spread(self.max_examples, inputs, targets)
+        inputs, targets = springs.spread(self.max_examples, inputs, targets)
         found = kronecker_fisher(self.model, inputs, targets)
         blocks = {name: old.faded(self.decay) for name, old in self._blocks.items()}
         for name, (b, a, _) in found.items():
-            blocks[name] = blocks[name].joined(b, a, self.factors) if name in blocks else _Blocks(b[None], a[None])
+            blocks[name] = blocks[name].joined(b, a, self.factors) if name in blocks else Blocks(b[None], a[None])
         self._blocks = blocks
-        self._anchor = self._anchor | penalties._weights(self.model)
+        self._anchor = self._anchor | springs.weights(self.model)
 
     def penalty(self) -> Tensor:
         """λ/2 Σ_layers ⟨Δ, Σ_tasks B Δ A⟩ at the present weights: a scalar, exactly 0 before the first task."""
@@ -159,7 +163,7 @@ class KroneckerEWC:
             if kind in ("outputs", "inputs"):
                 factors[kind, name] = value
             else:
-                anchor[name] = penalties._fitting(key, value, name, parameters.get(name) if kind == "anchor" else None)
+                anchor[name] = springs.fitting(key, value, name, parameters.get(name) if kind == "anchor" else None)
         blocks = {}
         for owner in dict.fromkeys(name.rpartition(".")[0] for name in anchor):
             layer = self.model.get_submodule(owner)
@@ -188,11 +192,11 @@ class KroneckerEWC:
             raise ValueError(
                 f"state has the factors of {len(b)} tasks; factors='added' keeps one pair: load it into factors='kept'"
             )
-        return _Blocks(*(side.detach().to(device, copy=True) for side in (b, a)))
+        return Blocks(*(side.detach().to(device, copy=True) for side in (b, a)))
 
     def _pulls(self, distances):
         """Σ_tasks B Δ A for each parameter, from its θ − θ*."""
-        return self._by_layer(distances, _Blocks.times)
+        return self._by_layer(distances, Blocks.times)
 
     def _by_layer(self, distances, change):
         """What `change` makes of each layer's blocks and Δ, for each parameter, from its θ − θ*."""
@@ -209,65 +213,6 @@ class KroneckerEWC:
             if bias is not None:
                 changed[f"{prefix}bias"] = whole[:, inputs]
         return changed
-
-
-class _Blocks:
-    """A layer's Σ_tasks B ⊗ A: the factors of all tasks stacked, (tasks, m, m) and (tasks, k, k)."""
-
-    def __init__(self, b, a, steepest=None):
-        self.b, self.a = b, a
-        if steepest is None:
-            steepest = _largest(b) * _largest(a)
-        self.steepest = steepest  # an eigenvalue a task, found once
-
-    def faded(self, decay):
-        return _Blocks(decay * self.b, self.a, decay * self.steepest)
-
-    def joined(self, b, a, factors):
-        if factors == "kept":
-            new = _Blocks(b[None], a[None])
-            return _Blocks(
-                *(torch.cat([getattr(part, side) for part in (self, new)]) for side in ("b", "a", "steepest"))
-            )
-        (old_b,), (old_a,) = self.b, self.a
-        trace = old_b.trace() * old_a.trace() + b.trace() * a.trace()
-        outputs = old_a.trace() * old_b + a.trace() * b
-        inputs = old_b.trace() * old_a + b.trace() * a
-        return _Blocks(outputs[None], (inputs / trace if trace > 0 else inputs)[None])
-
-    def times(self, delta):
-        """Σ_tasks B Δ A, as two products of large matrices."""
-        delta = delta.to(self.b.dtype)
-        left = self.b.flatten(0, 1) @ delta
-        if len(self.a) == 1:
-            return left @ self.a[0]
-        left = left.unflatten(0, self.b.shape[:2]).transpose(0, 1).flatten(1)  # the tasks side by side
-        return left @ self.a.flatten(0, 1)
-
-    def shrunk(self, delta, stiffness):
-        """The Δ at which ‖Δ − delta‖² / 2 + stiffness/2 ⟨Δ, B Δ A⟩ is least."""
-        u, v, eigenvalues = self._eigen
-        turned = u.mT @ delta.to(u.dtype) @ v
-        return u @ turned.div_(eigenvalues.mul(stiffness).add_(1)) @ v.mT
-
-    @functools.cached_property
-    def _eigen(self):
-        """The eigenvectors of B and of A, and β αᵀ, found once. In float64: many of A's eigenvalues are next to 0, as of dark pixels."""
-        if len(self.a) > 1:
-            raise ValueError(
-                f"factors of {len(self.a)} tasks are kept; a proximal step needs one pair a layer: KroneckerEWC(…, factors='added')"
-            )
-        (beta, u), (alpha, v) = (torch.linalg.eigh(side[0].double()) for side in (self.b, self.a))
-        eigenvalues = torch.outer(beta.clamp(min=0), alpha.clamp(min=0))
-        return tuple(value.to(self.b.dtype) for value in (u, v, eigenvalues))
-
-
-def _largest(matrices):
-    """The largest eigenvalue of each. In float32 the search may not converge where many others are next to 0, as of dark pixels."""
-    try:
-        return torch.linalg.eigvalsh(matrices)[:, -1]
-    except torch.linalg.LinAlgError:
-        return torch.linalg.eigvalsh(matrices.double())[:, -1].to(matrices.dtype)
 
 
 class _Kronecker(torch.autograd.Function):

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """A Gaussian in place of a posterior: its mode for a mean, its curvature there for a precision.
 
 Near its mode θ̂ the logarithm of a posterior is a parabola, and the exponential of a parabola is a Gaussian:
@@ -6,7 +7,7 @@ Near its mode θ̂ the logarithm of a posterior is a parabola, and the exponenti
 
 What is left out are the third and higher derivatives. The precision Λ is an inverse variance: sharp peaks, large numbers.
 
-This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+This file needs torch and nothing else. From the book Weights that Remember.
 """
 
 import math

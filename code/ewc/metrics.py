@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """How much was learned, kept and lost: the numbers of continual learning, and how far two Fishers share their weights.
 
 The accuracy matrix R has in row i, column j the accuracy on task j after learning tasks 0 … i (Lopez-Paz & Ranzato 2017,
@@ -7,7 +8,7 @@ arXiv 1706.08840). With T tasks:
     BWT = 1/(T−1)  Σ_{j<T−1}  R[T−1, j] − R[j, j]           what later tasks did to earlier ones; negative is forgetting
     FWT = 1/(T−1)  Σ_{j>0}    R[j−1, j] − b[j]              what earlier tasks did for later ones; b: an untrained network
 
-This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+This file needs torch and nothing else. From the book Weights that Remember.
 """
 
 import torch

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """The networks of the book."""
 
 from collections import OrderedDict

@@ -1,21 +1,25 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Noise on the weights of a trained network: how it is drawn, what the Fisher says that it costs, and what it costs.
 
 Three noises of one length. The uniform one treats all weights alike; the shaped one is what a Laplace posterior with the
 diagonal Fisher takes for harmless; the null one touches only weights whose Fisher is next to nothing. Weights that cannot
 matter, because they read an input that is 0 in all examples, are left alone by all three.
 
-This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+This file needs torch and nothing else. From the book Weights that Remember.
 """
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-KINDS = ("uniform", "shaped", "null")
+Kind = Literal["uniform", "shaped", "null"]
+KINDS = get_args(Kind)
 
 
 def scales(
-    fisher: Tensor, kind: str, *, damping: float = 1e-3, share: float = 0.25, used: Tensor | None = None
+    fisher: Tensor, kind: Kind, *, damping: float = 1e-3, share: float = 0.25, used: Tensor | None = None
 ) -> Tensor:
     """The standard deviation of each weight's noise, up to one factor for all: (P,), 0 where a weight is left alone.
 

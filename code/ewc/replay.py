@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Replay: keep a few examples of every task and show them again while later ones are learned.
 
 It has the calls of a penalty, so that a training loop takes it in the same place. What it adds to the loss is no stand-in
@@ -5,7 +6,7 @@ for the old task's loss but that loss itself, estimated from what was kept:
 
     penalty(θ) = λ Σ_tasks mean over the kept examples of −log p(y|x, θ)
 
-This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+This file needs torch and nothing else. From the book Weights that Remember.
 """
 
 import math

@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Tests to run on an implementation of elastic weight consolidation, yours or one that you found, before its results.
 
 The networks are small enough to know the right answers, computed here by the definition and nothing cleverer. Say how your
@@ -9,7 +10,7 @@ penalty is made, at strength 1, and see what does not hold:
 A penalty has the methods ``consolidate(inputs, targets)``, called when a task has been learned, and ``penalty()``, a scalar
 that is added to a loss that is a mean over examples; write a wrapper of a few lines where yours has others.
 
-This file needs torch and nothing else. MIT licence; from the book Weights that Remember.
+This file needs torch and nothing else. From the book Weights that Remember.
 """
 
 from collections.abc import Callable

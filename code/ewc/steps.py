@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Two ways to descend with a stiff penalty and not run away: cap its stiffness, or take its step implicitly.
 
 A penalty of one parabola a weight, ½ Σᵢ kᵢ (θᵢ − θ*ᵢ)² with kᵢ = λ Fᵢ for EWC, makes explicit steps of size η overshoot where
@@ -8,7 +9,7 @@ the penalty as it is, puts its pull at the end of the step in place of its begin
     ...  loss.backward(); optimizer.step(); proximal_step(model, *guard.parabola(), step_size)  ...
 
 `Capped` and `Proximal` do the same around a penalty that is handed to a training loop. This file needs torch and nothing else.
-MIT licence; from the book Weights that Remember. Stability of EWC's steps: Kutalev and Lapina, arXiv 2109.10021.
+From the book Weights that Remember. Stability of EWC's steps: Kutalev and Lapina, arXiv 2109.10021.
 """
 
 import math

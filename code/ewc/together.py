@@ -1,3 +1,4 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Several networks of one shape trained side by side: their weights stacked, one batched product for all.
 
 A network of the book is small, and most of a step goes into starting operations, not into them. M networks whose weights stand
@@ -8,17 +9,19 @@ penalty, and ends where it would have ended alone, up to rounding.
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm import tqdm
 
-from ewc.metrics import AccuracyMatrix
-from ewc.models import Units, choose
-from ewc.tasks import Task
-from ewc.training import (
+from .metrics import AccuracyMatrix
+from .models import Units, choose
+from .tasks import Task
+from .training import (
+    Optimizer,
+    Schedule,
     accuracy,
     descent,
     keep_averages,
@@ -28,6 +31,8 @@ from ewc.training import (
     use_units,
     warn_of_divergence,
 )
+
+Precision = Literal["highest", "high", "medium"]
 
 
 def fit_together(
@@ -39,11 +44,11 @@ def fit_together(
     batch_size: int = 64,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
-    optimizer: str = "sgd",
-    schedule: str = "warm-up",
+    optimizer: Optimizer = "sgd",
+    schedule: Schedule = "warm-up",
     optimizer_state: dict | None = None,
     seeds: Sequence[int] | None = None,
-    precision: str = "highest",
+    precision: Precision = "highest",
     watch: Callable[[int], None] | None = None,
     label: str = "",
 ) -> None:

@@ -1,16 +1,21 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Learning: one task, or one task after another with a penalty that remembers the ones before."""
 
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ewc.metrics import AccuracyMatrix
-from ewc.tasks import Task
+from .metrics import AccuracyMatrix
+from .tasks import Task
+
+Optimizer = Literal["sgd", "adam"]
+Schedule = Literal["warm-up", "linear", "constant"]
 
 
 def fit(
@@ -22,8 +27,8 @@ def fit(
     batch_size: int = 64,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
-    optimizer: str = "sgd",
-    schedule: str = "warm-up",
+    optimizer: Optimizer = "sgd",
+    schedule: Schedule = "warm-up",
     optimizer_state: dict | None = None,
     seed: int = 0,
     watch: Callable[[int], None] | None = None,
@@ -181,7 +186,7 @@ def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None
         raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
-    if optimizer not in ("sgd", "adam"):
+    if optimizer not in get_args(Optimizer):
         raise ValueError(f"optimizer is {optimizer!r}; it may be 'sgd' or 'adam'")
     if schedule not in _SCHEDULES:
         raise ValueError(f"schedule is {schedule!r}; it may be one of {', '.join(map(repr, _SCHEDULES))}")

@@ -1,0 +1,256 @@
+"""The figures of the chapter on what EWC cannot do: one function a figure, drawn from records, with its alt text."""
+
+from collections.abc import Sequence
+
+import torch
+from ewc.workshop.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    Picture,
+    apart,
+    draw,
+    percent,
+)
+from torch import Tensor
+
+# A raster cannot follow the page's colours: this one, over a see-through ground, reads on white and on black.
+_READ = (0.20, 0.49, 0.85)
+
+
+def confusions(counts: dict[str, Tensor], task) -> Picture:
+    """For each method, in row i, column j, the share of the test images of class i that are read as class j."""
+
+    def of(name, matrix):
+        shares = matrix / matrix.sum(1, keepdim=True)
+
+        def panel(axes):
+            colour = torch.tensor(_READ).expand(*shares.shape, 3)
+            axes.imshow(torch.cat([colour, shares[..., None]], -1).numpy(), interpolation="nearest")
+            for i in range(len(shares)):
+                for j in range(len(shares)):
+                    if shares[i, j] >= 0.1:
+                        axes.annotate(f"{100 * shares[i, j]:.0f}", (j, i), ha="center", va="center", fontsize=6.5, color=INK)
+            axes.set_xticks(range(len(shares)), task.classes, rotation=90 if max(map(len, task.classes)) > 2 else 0)
+            axes.set_yticks(range(len(shares)), task.classes)
+            axes.tick_params(length=0, labelsize=8)
+            for spine in axes.spines.values():
+                spine.set_visible(True)
+                spine.set_linewidth(0.6)
+            axes.set_xlabel("read as")
+            axes.set_ylabel("what it is")
+            axes.set_title(name)
+
+        return panel
+
+    last = {name: float(matrix[:, -2:].sum() / matrix.sum()) for name, matrix in counts.items()}
+    right = {name: float(matrix.diagonal().sum() / matrix.sum()) for name, matrix in counts.items()}
+    said = " ".join(
+        f"{name}: {last[name]:.0%} of all images are read as one of the last two classes, {right[name]:.0%} lie on the diagonal."
+        for name in counts
+    )
+    return draw(
+        f"Confusion matrices of {task.name}, a row for what an image is and a column for what it is read as, with shares in per cent. {said}",
+        *(of(name, matrix) for name, matrix in counts.items()),
+        size=(3.5, 3.5),
+    )
+
+
+def standings(found: dict[str, dict[str, Sequence[float]]], chance: dict[str, float], published: dict[str, dict[str, float]]) -> Picture:
+    """Mean accuracy after the last task: a panel for each scenario, a row for each method, a mark for each seed.
+
+    Args:
+        found: by scenario and method, the accuracies of the seeds.
+        chance: by scenario, the accuracy of guessing.
+        published: as `found`, one number each, of another network and more training; drawn as a bar across the row.
+    """
+    methods = list(next(iter(found.values())))
+    colours = {"plain": GREY, "joint": GREY, "EWC": INK, "L2": ORANGE, "replay": GREEN}
+
+    def of(scenario, rows):
+        def panel(axes):
+            for row, method in enumerate(methods):
+                axes.axhline(row, color=GREY, lw=0.4, alpha=0.5)
+                colour = colours.get(method, BLUE)
+                axes.plot(rows[method], [row] * len(rows[method]), ls="", marker="o", ms=5, mec="none", alpha=0.75, color=colour)
+                if method in published.get(scenario, {}):
+                    axes.plot(published[scenario][method], row, ls="", marker="|", ms=13, mew=1.8, color=RED)
+            axes.axvline(chance[scenario], color=GREY, lw=1, ls=":")
+            axes.set_yticks(range(len(methods)), methods)
+            for label, method in zip(axes.get_yticklabels(), methods, strict=True):
+                label.set_color(colours.get(method, BLUE))
+            axes.set_ylim(len(methods) - 0.5, -0.5)
+            axes.set_xlim(0, 1.03)
+            axes.spines["left"].set_visible(False)
+            axes.tick_params(axis="y", length=0)
+            axes.set_title(scenario)
+            axes.set_xlabel("read correctly")
+            percent(axes, "x")
+
+        return panel
+
+    said = "; ".join(
+        f"{scenario}: "
+        + ", ".join(f"{method} {sum(values) / len(values):.1%}" for method, values in rows.items())
+        + f", guessing {chance[scenario]:.0%}"
+        for scenario, rows in found.items()
+    )
+    return draw(
+        f"Mean accuracy over all tasks after the last one, {len(found)} panels for the scenarios, a row a method, a dot a seed. Means: {said}.",
+        *(of(scenario, rows) for scenario, rows in found.items()),
+        size=(3.0, 0.26 * len(methods) + 0.9),
+    )
+
+
+def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
+    """Accuracy on held-out images against each strength that was tried, relative to the smallest: a panel for each scenario."""
+    looks = dict(zip(next(iter(tried.values())), ((ORANGE, "D"), (INK, "o"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
+
+    def of(scenario, methods):
+        def panel(axes):
+            for method, found in methods.items():
+                colour, mark = looks[method]
+                axes.plot(range(len(found)), list(found.values()), color=colour, marker=mark, ms=4.5, lw=1.2)
+            ends = apart([list(found.values())[-1] for found in methods.values()], 0.075)
+            for (method, found), end in zip(methods.items(), ends, strict=True):
+                axes.annotate(method, (len(found) - 1, end), (6, 0), textcoords="offset points", color=looks[method][0], va="center",
+                              fontsize=8.5, annotation_clip=False)  # fmt: skip
+            most = max(len(found) for found in methods.values())
+            axes.set_xticks(range(most), ["weakest", *[""] * (most - 2), "strongest"])
+            axes.set_xlim(-0.2, most - 1)
+            axes.set_ylim(0, 1.03)
+            axes.set_title(scenario)
+            percent(axes)
+
+        return panel
+
+    said = "; ".join(
+        f"{scenario}: "
+        + ", ".join(f"{method} best at {max(found, key=found.get):g} with {max(found.values()):.0%}" for method, found in methods.items())
+        for scenario, methods in tried.items()
+    )
+    return draw(
+        f"Accuracy on held-out images against the strengths tried, from the weakest to the strongest of each method, a panel a scenario. {said}.",
+        *(of(scenario, methods) for scenario, methods in tried.items()),
+        size=(3.3, 2.9),
+    )
+
+
+def the_push(looks: dict[str, list[dict]], old: Sequence[int]) -> Picture:
+    """While the last classes are learned: what probability the old ones still have on new images, and what old images are read as."""
+    steps = [look["step"] for look in next(iter(looks.values()))]
+    x = [max(step, 0.7) for step in steps]
+    styles = {"plain": (GREY, ":"), "EWC": (INK, "-"), "EWC, masked": (BLUE, "--")}
+
+    def panel_of(value, title, label):
+        def panel(axes):
+            for name, found in looks.items():
+                colour, line = styles[name]
+                axes.plot(x, [value(look) for look in found], color=colour, ls=line)
+            ends = apart([value(found[-1]) for found in looks.values()], 0.085)
+            for name, end in zip(looks, ends, strict=True):
+                axes.annotate(name, (x[-1], end), (5, 0), textcoords="offset points", color=styles[name][0], va="center", annotation_clip=False)
+            axes.set_xscale("log")
+            ticks = [tick for tick in (1, 10, 100, 1000) if tick <= steps[-1]]
+            axes.set_xticks([0.7, *ticks], ["0", *(str(tick) for tick in ticks)])
+            axes.minorticks_off()
+            axes.set_xlim(0.65, steps[-1])
+            axes.set_ylim(0, 1.03)
+            axes.set_xlabel("steps of the last lesson")
+            axes.set_title(title)
+            axes.set_ylabel(label)
+
+        return panel
+
+    def pushed(look):
+        return sum(look["probabilities"][number] for number in old)
+
+    said = " ".join(
+        f"{name}: the slope falls from {pushed(found[0]):.2f} to {pushed(found[-1]):.2g}, and the share of old images read as new rises from "
+        f"{found[0]['read as new']:.0%} to {found[-1]['read as new']:.0%}."
+        for name, found in looks.items()
+    )
+    return draw(
+        f"Two panels against the steps of the last lesson, on a logarithmic axis: the sum over the old classes of the loss's slope on new images, and the share of old test images that are read as new. {said}",
+        panel_of(pushed, "the push, on new images", "sum of the old classes’ $p_k$"),
+        panel_of(lambda look: look["read as new"], "old images read as new", "share"),
+    )
+
+
+def blind_parabola(shift: Tensor, truth: Tensor, parabola: Tensor, reached: float, probability: float) -> Picture:
+    """What it costs the old task, per image, when the logit of a class rises that it has never seen; and what the Fisher says."""
+
+    def panel(axes):
+        axes.plot(shift, truth, color=BLUE)
+        axes.plot(shift, parabola, color=ORANGE, ls="--")
+        axes.annotate("true cost", (shift[-1], truth[-1]), (5, 0), textcoords="offset points", color=BLUE, va="center", annotation_clip=False)
+        axes.annotate("parabola of\nthe Fisher", (shift[-1], parabola[-1]), (5, 4), textcoords="offset points", color=ORANGE, va="center",
+                      annotation_clip=False)  # fmt: skip
+        axes.axvline(reached, color=GREY, lw=1, ls=":")
+        axes.annotate("as far as the\nlast lesson goes", (reached, float(truth.max())), (-4, 0), textcoords="offset points", color=GREY, va="top", ha="right", fontsize=9)
+        axes.set_xlim(0, float(shift[-1]))
+        axes.set_ylim(0, None)
+        axes.set_xlabel("rise $c$ of one new class’s logit")
+        axes.set_ylabel("cost per old image, in nats")
+
+    at = int((shift - reached).abs().argmin())
+    return draw(
+        f"The divergence of an old image's prediction against the rise of the logit of a class that had probability {probability:.2g}. The parabola of the Fisher stays near "
+        f"zero, {parabola[-1]:.2g} at {shift[-1]:.0f}. The true cost is as flat at first, then turns into a straight line: {truth[at]:.2g} at {reached:.1f}, where the last lesson ends, "
+        f"against {parabola[at]:.2g}.",
+        panel,
+        size=(4.6, 3.0),
+    )
+
+
+_KINDS = {"uniform": (GREY, "o"), "shaped": (BLUE, "s"), "null": (ORANGE, "D")}
+
+
+def noise_by_size(sizes: Sequence[float], accuracy: dict[str, Tensor], divergence: dict[str, Tensor], promised: dict[str, Tensor]) -> Picture:
+    """The paper's Figure 3C: accuracy against the length of the noise, and beside it what the Fisher promised of each.
+
+    Args:
+        sizes: lengths of the noise, (S,).
+        accuracy, divergence: by kind, the measured values, (draws, S).
+        promised: by kind, ½ Σᵢ Fᵢ εᵢ², (draws, S).
+    """
+
+    def measured(axes):
+        for kind, values in accuracy.items():
+            colour, mark = _KINDS[kind]
+            axes.plot(sizes, values.mean(0), color=colour, marker=mark, ms=4.5)
+            axes.fill_between(sizes, values.amin(0), values.amax(0), color=colour, alpha=0.2, linewidth=0)
+        ends = apart([float(values.mean(0)[-1]) for values in accuracy.values()], 0.08)
+        for kind, end in zip(accuracy, ends, strict=True):
+            axes.annotate(kind, (sizes[-1], end), (6, 0), textcoords="offset points", color=_KINDS[kind][0], va="center", annotation_clip=False)
+        axes.set_ylim(0, 1.03)
+        axes.set_xlim(0, sizes[-1])
+        axes.set_title("read correctly")
+        axes.set_xlabel("length of the noise")
+        percent(axes)
+
+    def cost(axes):
+        for kind, values in divergence.items():
+            colour, mark = _KINDS[kind]
+            axes.loglog(sizes, values.mean(0), color=colour, marker=mark, ms=4.5)
+            axes.loglog(sizes, promised[kind].mean(0), color=colour, ls="--", lw=1.2)
+        axes.annotate("promised, dashed", (sizes[0], float(promised["uniform"].mean(0)[0])), (2, 40), textcoords="offset points", fontsize=9)
+        axes.set_xticks([5, 10, 20, 40], ["5", "10", "20", "40"])
+        axes.minorticks_off()
+        axes.set_title("divergence")
+        axes.set_xlabel("length of the noise")
+
+    half = len(sizes) - 1
+    said = "; ".join(
+        f"{kind} noise leaves {values.mean(0)[half]:.0%} at length {sizes[half]:g} and costs {divergence[kind].mean(0)[half] / promised[kind].mean(0)[half]:.3g} times what was promised"
+        for kind, values in accuracy.items()
+    )
+    return draw(
+        f"Two panels against the length of the noise. First, accuracy, mean and range over draws and seeds. Second, with logarithmic axes, the mean divergence of the predictions, and dashed what the diagonal Fisher promised: {said}.",
+        measured,
+        cost,
+    )

@@ -1,0 +1,124 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""The pull of EWC with another answer to which weights matter: those that move the model's output.
+
+The penalty of Memory Aware Synapses is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how strongly
+the weight moves the squared length of the output; it needs no targets. The calls are those of `penalties.EWC`.
+
+This file needs torch, and beside it springs.py, scores.py and gradients.py. From the book Weights that Remember.
+"""
+
+import torch
+from torch import Tensor, nn
+
+if __package__:
+    from . import springs
+    from .gradients import add_linear, closed_and_general, evaluated, example_gradients, forward, layers_to_read, zeros
+    from .scores import check
+else:  # copied into a folder, without a package
+    import springs
+    from gradients import add_linear, closed_and_general, evaluated, example_gradients, forward, layers_to_read, zeros
+    from scores import check
+
+
+class MemoryAwareSynapses:
+    """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)², Ωᵢ the mean over examples of how strongly the weight moves the squared length of the output.
+
+        Ωᵢ = Σ_tasks 1/N Σ_n | ∂ ‖f(xₙ, θ)‖² / ∂θᵢ |,     f the logits
+
+    The absolute value is taken example by example. The gradient of one example is δaᵀ in a linear layer, δ that of the
+    layer's output, so that the mean of |δ||a|ᵀ over a batch is one matrix product.
+
+    Args:
+        model: the network; its parameters that require grad are protected.
+        strength: λ ≥ 0. The paper's penalty has no ½: its λ is half of this one.
+        max_examples: how many examples Ω is taken over, spread evenly over those given; None for all.
+
+    Raises:
+        ValueError: an argument is not what it may be.
+
+    Source: Aljundi et al., Memory aware synapses, ECCV 2018, section 4.
+    """
+
+    def __init__(self, model: nn.Module, strength: float = 1.0, *, max_examples: int | None = None):
+        self.model, self.strength = model, springs.checked_strength(strength)
+        self.max_examples = springs.checked_most(max_examples)
+        self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """Add the importance on `inputs` and take the present weights as θ*; the targets are not looked at.
+
+        Raises:
+            ValueError: as `fisher.diagonal_fisher`; nothing has changed then.
+        """
+        inputs, _ = springs.spread(self.max_examples, inputs, None)
+        importance, anchor = output_sensitivity(self.model, inputs), springs.weights(self.model)
+        for held, old in self._terms:
+            importance = old | {name: value + old.get(name, 0) for name, value in importance.items()}
+            anchor = held | anchor
+        self._terms = [(anchor, importance)]
+
+    def penalty(self) -> Tensor:
+        """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
+        return springs.quadratic(self.model, self.strength, self._terms)
+
+    def add_gradient(self) -> None:
+        """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`."""
+        springs.add_gradient(self.model, self.strength, self._terms)
+
+    def largest_curvature(self) -> float:
+        """λ maxᵢ Ωᵢ, as `EWC.largest_curvature`."""
+        return springs.largest_curvature(self.strength, self._terms)
+
+    def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(θ*, λ Ω), as `EWC.parabola`."""
+        return springs.parabola(self.strength, self._terms)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As `EWC.state_dict`."""
+        return springs.state_of(self._terms)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """As `EWC.load_state_dict`."""
+        self._terms = springs.one_term(state, self.model)
+
+
+def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 1024) -> dict[str, Tensor]:
+    """Mean over examples of the absolute gradient of the squared length of the output: 1/N Σ_n | ∂ ‖f(xₙ, θ)‖² / ∂θᵢ |.
+
+    Args:
+        model: returns logits f of shape (examples, classes); evaluated in eval mode and left as it was.
+        inputs: N examples along the first axis, on the model's device.
+        batch_size: examples in memory at once. It changes the speed, not the result.
+
+    Returns:
+        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``; non-negative; scale: a
+        mean per example, in squared logits by weight; detached; at least float32.
+
+    Raises:
+        ValueError, TypeError: as `fisher.diagonal_fisher`.
+    """
+    check(model, inputs, None, "exact", 1, batch_size, None)
+    names = {parameter: name for name, parameter in springs.trainable(model).items()}
+    total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
+    with evaluated(model):
+        layers = layers_to_read(model, inputs)
+        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
+            logits, calls = forward(model, layers, inputs[batch])
+            closed, general = closed_and_general(calls)
+            outputs = [call.output for call in closed + general]
+            deltas = torch.autograd.grad(logits, outputs, 2 * logits.detach(), materialize_grads=True)
+            for call, delta in zip(closed, deltas, strict=False):
+                add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
+            ones = torch.ones_like(logits[:, :1])
+            for gradients, _ in example_gradients(general, deltas[len(closed) :], names, ones):
+                for name, gradient in gradients.items():
+                    total[name] += gradient.to(total[name].dtype).abs().sum(0)
+    total = {name: value / len(inputs) for name, value in total.items()}
+    for name, value in total.items():
+        if not value.isfinite().all():
+            raise ValueError(f"the importance of {name!r} is not finite: the model overflows on these inputs")
+    return total
+
+
+def _wide(value):
+    return torch.promote_types(value.dtype, torch.float32)

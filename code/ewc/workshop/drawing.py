@@ -1,0 +1,224 @@
+"""How the book draws: a figure is a function of a chapter that returns what `draw` gives, with its alt text.
+
+A figure is a `Picture` of one or more panels. The panels stand side by side where there is room and one above the other on
+a phone, and are drawn in the page's own colours, so that dark mode needs no second drawing.
+"""
+
+import html
+import io
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Drawn in these colours, which stand for the page's: the text's own, its background, and six series (book.css).
+INK, PAPER = "#010203", "#fdfefd"
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (f"#0{number}a{number}b{number}" for number in range(1, 7))
+_COLOURS = {INK: "currentColor", PAPER: "var(--paper, #fff)"} | {
+    colour: f"var(--series-{number}, {fallback})"
+    for number, (colour, fallback) in enumerate(
+        zip(
+            (BLUE, ORANGE, GREEN, RED, PURPLE, GREY),
+            ("#1f5fae", "#c9730a", "#0f8a5f", "#b3261e", "#6f3fa0", "#7a7a7a"),
+            strict=True,
+        ),
+        start=1,
+    )
+}
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "mathtext.fontset": "stix",
+}
+SINGLE = (4.4, 2.9)  # a panel alone is drawn small and shown large, so that its letters can be read on a phone
+
+
+class Picture:
+    """Panels of SVG with one description in words; shows itself in a notebook and on a page of the book."""
+
+    def __init__(self, panels: Sequence[str], alt: str):
+        if not alt.strip():
+            raise ValueError("alt is empty; it must say what the figure shows")
+        self.panels, self.alt = list(panels), " ".join(alt.split())
+
+    def _repr_html_(self) -> str:
+        kind = "picture one" if len(self.panels) == 1 else "picture"
+        return f'<div class="{kind}" role="img" aria-label="{html.escape(self.alt)}">{"".join(self.panels)}</div>'
+
+    def __repr__(self) -> str:
+        return self.alt
+
+    def save(self, path: str | Path) -> None:
+        """Write the panels side by side into one SVG file, on white, for places that have no page around it."""
+        sizes = [
+            [float(number) for number in re.search(r'viewBox="0 0 (\S+) (\S+)"', panel).groups()]
+            for panel in self.panels
+        ]
+        across = [sum(width for width, _ in sizes[:place]) for place in range(len(sizes))]
+        placed = [panel.replace("<svg ", f'<svg x="{x}" ', 1) for panel, x in zip(self.panels, across, strict=True)]
+        width, height = sum(width for width, _ in sizes), max(height for _, height in sizes)
+        Path(path).write_text(
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" color="#1f2328">'
+            f"<title>{html.escape(self.alt)}</title>"
+            f'<rect width="100%" height="100%" fill="#fff"/>{"".join(placed)}</svg>\n',
+            "utf8",
+        )
+
+
+def draw(alt: str, *panels: Callable, size: tuple[float, float] | None = None) -> Picture:
+    """A picture of `panels`, functions that each draw on the matplotlib axes that they are given.
+
+    Args:
+        alt: the description in words.
+        size: of a panel, in inches; by default 5.4 × 3.3 for one panel alone, 3.5 × 2.9 for several.
+    """
+    size = size or ((5.4, 3.3) if len(panels) == 1 else (3.5, 2.9))
+    return Picture([_panel(panel, size, f"{alt} {number}") for number, panel in enumerate(panels)], alt)
+
+
+def _panel(panel, size, name):
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        panel(figure.add_subplot())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # An id is unique on a page, and most of matplotlib's are for nothing: keep those that are pointed at, and make them ours.
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    own = f"{zlib.crc32(name.encode()):x}"
+    svg = re.sub(r'\s+id="([^"]+)"', lambda found: f' id="{own}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r'(url\(#|href="#)([^)"]+)', rf"\g<1>{own}-\g<2>", svg)
+    for colour, variable in _COLOURS.items():
+        svg = svg.replace(colour, variable)
+    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def percent(axes, which="y"):
+    """Whole per cents on one of the axes."""
+    from matplotlib.ticker import PercentFormatter
+
+    getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def mean_and_range(axes, x, values: Tensor, colour, **line):
+    """The mean over runs as a line, with all runs between the edges of a band."""
+    axes.plot(x, values.mean(0), color=colour, **line)
+    axes.fill_between(x, values.amin(0), values.amax(0), color=colour, alpha=0.2, linewidth=0)
+
+
+def looks_of(records, place: int) -> tuple[list[int], Tensor]:
+    """The steps of the task at `place`, and the accuracies there: (runs, steps, tasks)."""
+    looks = [[look for look in record.result["looks"] if look["task"] == place] for record in records]
+    steps = [look["step"] for look in looks[0]]
+    return steps, torch.tensor([[look["accuracies"] for look in run] for run in looks])
+
+
+def steps_axis(axes, steps, label):
+    """A logarithmic axis of steps, whose left end is the moment before the first one."""
+    axes.set_xscale("log")
+    ticks = [1, 10, 100, 1000]
+    axes.set_xticks([0.7, *ticks], ["0", *(f"{tick:,}" for tick in ticks)])
+    axes.minorticks_off()
+    axes.set_xlim(0.65, steps[-1])
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(label)
+    percent(axes)
+
+
+def label(axes, text, place, shift, colour, **how):
+    """A word beside a place of the data, `shift` points away from it."""
+    how = {"weight": "normal", "ha": "left", "va": "center"} | how
+    axes.annotate(text, place, shift, textcoords="offset points", color=colour, annotation_clip=False, **how)
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """The heights of labels, moved as little as keeps any two of them `gap` apart, in their order."""
+    order, moved = sorted(range(len(heights)), key=heights.__getitem__), list(heights)
+    for _ in range(200):
+        for below, above in pairwise(order):
+            push = (gap - (moved[above] - moved[below])) / 2
+            if push > 0:
+                moved[below], moved[above] = moved[below] - push, moved[above] + push
+    return moved
+
+
+def curve_only(axes):
+    """A density is read by its shape: no scale on the left."""
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(bottom=0)
+
+
+def peak(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """The highest point of a curve."""
+    place = int(y.argmax())
+    return float(x[place]), float(y[place])
+
+
+def fixed(axes, text, place, colour, **how):
+    """A label at a place of the panel, not of the data, which leaves the layout alone: from frame to frame nothing jumps."""
+    axes.text(*place, text, transform=axes.transAxes, color=colour, in_layout=False, **how)
+
+
+def two_digits(value):
+    return f"{float(value):#.2g}" if value >= 1e-4 else f"{float(value):.1e}"
+
+
+def _mass_levels(density: Tensor, shares=(0.99, 0.9, 0.5)) -> list[float]:
+    """The heights whose regions above hold these shares of the whole, lowest first."""
+    ordered = density.flatten().sort(descending=True).values
+    held = ordered.cumsum(0) / ordered.sum()
+    return [float(ordered[int((held < share).sum())]) for share in shares]
+
+
+def shade(axes, grid, log_density, colour):
+    """Regions that hold 99, 90 and 50 percent of a density on a grid, the darker the likelier."""
+    density = log_density.exp()
+    levels = _mass_levels(density)
+    across, up = grid.axes
+    for bottom, alpha in zip(levels, (0.18, 0.3, 0.5), strict=True):
+        axes.contourf(across, up, density.T, [bottom, float(density.max()) * 1.01], colors=[colour], alpha=alpha)
+    axes.contour(across, up, density.T, levels, colors=[colour], linewidths=0.8)
+
+
+def outline(axes, grid, log_density, colour, **lines):
+    density = log_density.exp()
+    axes.contour(grid.axes[0], grid.axes[1], density.T, _mass_levels(density), colors=[colour], linewidths=1.3, **lines)
+
+
+def plane(axes, names=("first weight", "second weight")):
+    axes.axhline(0, color=GREY, lw=0.7, ls=":")
+    axes.axvline(0, color=GREY, lw=0.7, ls=":")
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+
+
+def ellipse(mean: Tensor, precision: Tensor, radius: float = 2.0) -> Tensor:
+    """Points at `radius` standard deviations from the mean of N(mean, precision⁻¹) in two dimensions: (2, 200)."""
+    turn = torch.linspace(0, 2 * torch.pi, 200, dtype=mean.dtype)
+    circle = torch.stack([turn.cos(), turn.sin()])
+    root = torch.linalg.cholesky(precision)
+    return mean[:, None] + radius * torch.linalg.solve_triangular(root.T, circle, upper=True)

@@ -1,0 +1,307 @@
+"""Many tasks in a row, under every method of the book: permuted and split images, in the size of the build or of the papers.
+
+Runs that differ only in method, strength or seed train side by side: `records.run_together`.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from ewc.distillation import Distillation
+from ewc.importance import SynapticIntelligence
+from ewc.kronecker import KroneckerEWC
+from ewc.models import mlp
+from ewc.penalties import EWC, L2
+from ewc.replay import Replay
+from ewc.sensitivity import MemoryAwareSynapses
+from ewc.steps import Proximal
+from ewc.tasks import held_out, joint, normalized, padded, permuted, split
+from ewc.together import diverged, learn_together
+from ewc.training import accuracy
+from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
+
+_LEARNING = (*LEARNING, "together")
+_USES = {
+    "plain": (),
+    "joint": (),
+    "l2": SPRINGS,
+    "ewc": (*SPRINGS, *FISHER),
+    "si": ("importance", "springs"),
+    "mas": ("sensitivity", "springs", "scores", "gradients"),
+    "kronecker": ("kronecker", "factors", "springs", *FISHER),
+    "lwf": ("distillation",),
+    "replay": ("replay",),
+}
+
+# What may differ between runs that stand in one stack.
+OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "way")
+
+PERMUTED = {
+    "cpu": {"count": 10, "hidden": (400, 100), "steps": 900, "strength": 30.0},
+    "embedded": {"count": 5, "hidden": (100, 100), "steps": 360, "strength": 30.0},
+    "cuda": {"count": 10, "hidden": (1000, 1000), "steps": 5000, "strength": 30.0},
+}
+SPLIT = {
+    "cpu": {"hidden": (100, 100), "steps": 300, "strength": 1e3},
+    "embedded": {"hidden": (100, 100), "steps": 100, "strength": 1e3},
+    "cuda": {"hidden": (400, 400), "steps": 2000, "strength": 1e3},
+}
+
+
+WAYS = ("explicit", "proximal")
+
+
+def _modules(configuration):
+    return _LEARNING + _USES[configuration["method"]] + (("steps",) if configuration["way"] == "proximal" else ())
+
+
+@depends_on(_modules, sizes=PERMUTED)
+def permuted_tasks(
+    tasks,
+    *,
+    method: str = "plain",
+    strength: float | None = None,
+    anchors: str = "merged",
+    decay: float = 1.0,
+    factors: str = "kept",
+    labels: str = "exact",
+    memory: int = 200,
+    way: str = "explicit",
+    count: int | None = None,
+    square: int | None = None,
+    padding: int = 0,
+    hidden: tuple[int, ...] | None = None,
+    steps: int | None = None,
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    optimizer: str = "sgd",
+    schedule: str = "linear",
+    carried: bool = False,
+    fisher_examples: int = 10_000,
+    looks: int = 0,
+    tuning: bool = False,
+    precision: str = "highest",
+    seed: int = 0,
+):
+    """Learn `count` permutations of the first data set with one network and one set of outputs.
+
+    Args:
+        method: a key of the methods below; strength, anchors, decay and labels are those of `penalties.EWC`, factors of
+            `kronecker.KroneckerEWC`.
+        memory: how many images of each task ``"replay"`` keeps.
+        way: ``"explicit"``: the penalty is added to the loss; ``"proximal"``: its step is taken after plain descent's own
+            (`steps.Proximal`).
+        square: the side of the central square whose pixels move; None for the whole image.
+        padding: the width of a black border around the images, which moves with them.
+        carried: the optimiser's running averages go on from task to task; otherwise each task has a new optimiser.
+        looks: how many times in each task, at equal distances, all accuracies are measured.
+        tuning: test on held-out training images, and train without them.
+        seed: of the permutations, the weights and the order of the images.
+
+    Keeps the accuracy matrix, the looks, the accuracies before training, what the method keeps from task to task, in
+    bytes, and the place at which it diverged, if it did; the weights after the last task.
+    """
+    run = {name: value for name, value in locals().items() if name != "tasks"}
+    return _permuted(tasks, [run])[0]
+
+
+def _permuted(tasks, runs):
+    base = padded(held_out(tasks[0]) if runs[0]["tuning"] else tasks[0], runs[0]["padding"])
+    sequences = {
+        run["seed"]: permuted(base, runs[0]["count"], run["seed"], square=runs[0]["square"]) for run in runs
+    }
+    return _learned(runs, [sequences[run["seed"]] for run in runs], classes=len(base.classes))
+
+
+permuted_tasks.together, permuted_tasks.own = _permuted, OWN
+
+
+@depends_on(_modules, sizes=SPLIT)
+def split_tasks(
+    tasks,
+    *,
+    scenario: str,
+    method: str = "plain",
+    strength: float | None = None,
+    anchors: str = "merged",
+    decay: float = 1.0,
+    factors: str = "kept",
+    labels: str = "exact",
+    memory: int = 200,
+    way: str = "explicit",
+    groups: int = 5,
+    padding: int = 0,
+    normalized: bool = False,
+    seen: bool = False,
+    hidden: tuple[int, ...] | None = None,
+    steps: int | None = None,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    momentum: float = 0.9,
+    optimizer: str = "adam",
+    schedule: str = "constant",
+    carried: bool = False,
+    fisher_examples: int = 10_000,
+    looks: int = 0,
+    tuning: bool = False,
+    precision: str = "highest",
+    seed: int = 0,
+):
+    """Learn the classes of the first data set in `groups` tasks, in one of the scenarios of `tasks.split`.
+
+    Args:
+        padding: the width of a black border around the images.
+        normalized: whether pixels are shifted and scaled to mean 0 and variance 1 (`tasks.normalized`).
+        seen: whether the softmax of a lesson is over the outputs of the classes seen so far; in scenario ``"class"`` only. In
+            tests it is always over all.
+
+    All other arguments and what is kept as `permuted_tasks`; in scenario ``"class"`` also the confusion matrix: in row i, column j,
+    how many test images of class i are read as class j after the last task.
+    """
+    run = {name: value for name, value in locals().items() if name != "tasks"}
+    return _split(tasks, [run])[0]
+
+
+def _split(tasks, runs):
+    base = padded(held_out(tasks[0]) if runs[0]["tuning"] else tasks[0], runs[0]["padding"])
+    if runs[0]["normalized"]:
+        base = normalized(base)
+    scenario, seen = runs[0]["scenario"], runs[0]["seen"]
+    parts = split(base, runs[0]["groups"], scenario=scenario)
+    classes = len(parts[0].classes) if scenario == "domain" else len(base.classes)
+    lessons = parts
+    if seen:
+        if scenario != "class" or any(run["method"] in ("joint", "replay") for run in runs):
+            raise ValueError(
+                f"seen is True; it needs scenario 'class', not {scenario!r}, and a method that sees no old images, not joint or replay"
+            )
+        each = len(base.classes) // runs[0]["groups"]
+        lessons = [replace(part, units=tuple(range(each * (place + 1)))) for place, part in enumerate(parts)]
+    return _learned(
+        runs, [parts] * len(runs), lessons=[lessons] * len(runs), classes=classes, units=scenario == "task" or seen
+    )
+
+
+split_tasks.together, split_tasks.own = _split, OWN
+
+
+def _learned(runs, sequences, *, classes, lessons=None, units=False):
+    """The results of all runs: each learns its `lessons` and is tested on its sequence, which is also what it learns unless given."""
+    lessons = lessons or sequences
+    # A network that learns jointly has seen all tasks so far at each place: it has more images a task than the others.
+    if len({run["method"] == "joint" for run in runs}) > 1:
+        cut = [[place for place, run in enumerate(runs) if (run["method"] == "joint") == together] for together in (True, False)]
+        found = {}
+        for places in cut:
+            own, tested, taught = ([values[place] for place in places] for values in (runs, sequences, lessons))
+            done = _learned(own, tested, lessons=taught, classes=classes, units=units)
+            found |= dict(zip(places, done, strict=True))
+        return [found[place] for place in range(len(runs))]
+    shared = runs[0]
+    device = sequences[0][0].test_targets.device
+    pixels = sequences[0][0].test_inputs[0].numel()
+    models = [
+        mlp(shared["hidden"], inputs=pixels, classes=classes, units=units, seed=run["seed"]).to(device) for run in runs
+    ]
+    untrained = {}  # by seed, which is all that the first weights and the tasks of these runs depend on
+    for run, model, sequence in zip(runs, models, sequences, strict=True):
+        if run["seed"] not in untrained:
+            untrained[run["seed"]] = [accuracy(model, task) for task in sequence]
+    learned = lessons
+    if shared["method"] == "joint":
+        known = {id(sequence): [joint(sequence[: place + 1]) for place in range(len(sequence))] for sequence in sequences}
+        learned = [known[id(sequence)] for sequence in sequences]
+    penalties = [penalty_of_run(run, model) for run, model in zip(runs, models, strict=True)]
+    lost = [None] * len(runs)
+
+    def after(place):
+        for number, model in enumerate(models):
+            if lost[number] is None and diverged(model):
+                lost[number] = place
+
+    steps = shared["steps"]
+    matrices, looks = learn_together(
+        models,
+        learned,
+        penalties=penalties,
+        tests=sequences,
+        look=sorted({round(steps * part / shared["looks"]) for part in range(shared["looks"] + 1)}) if shared["looks"] else (),
+        seeds=[run["seed"] for run in runs],
+        after=after,
+        ahead=1,
+        optimizer_state={} if shared["carried"] else None,
+        label=", ".join(sorted({run["method"] for run in runs})),
+        **{name: shared[name] for name in _FIT},
+    )
+    results = []
+    for number, (run, model, penalty) in enumerate(zip(runs, models, penalties, strict=True)):
+        result = {
+            "matrix": matrices[number].values.tolist(),
+            "untrained": untrained[run["seed"]],
+            "looks": looks[number],
+            "bytes": bytes_carried(penalty),
+            "diverged": lost[number],
+        }
+        if run.get("scenario") == "class":
+            result["confusion"] = _confusion(model, sequences[number], classes)
+        weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach().cpu()
+        results.append((result, {f"after {len(sequences[number])}": weights}))
+    return results
+
+
+_FIT = ("steps", "batch_size", "learning_rate", "momentum", "optimizer", "schedule", "precision")
+
+
+def penalty_of_run(run, model):
+    """The penalty that a run's method asks for, on this model, taken in the way that it says; None for a method that has none."""
+    penalty, way = _penalty(run, model), run["way"]
+    if way not in WAYS:
+        raise ValueError(f"way is {way!r}; it may be one of {', '.join(map(repr, WAYS))}")
+    if way == "explicit" or penalty is None:
+        return penalty
+    if run["optimizer"] != "sgd" or not (hasattr(penalty, "parabola") or hasattr(penalty, "proximal_step")):
+        raise ValueError(
+            f"way is 'proximal'; it needs optimizer 'sgd' and a penalty that is a parabola, not {run['optimizer']!r} and {run['method']!r}"
+        )
+    return Proximal(penalty, run["momentum"])
+
+
+def _penalty(run, model):
+    method, strength = run["method"], run["strength"]
+    if method in ("plain", "joint"):
+        return None
+    if strength is None:
+        raise ValueError(f"strength is None; method {method!r} needs a number")
+    if method == "l2":
+        return L2(model, strength)
+    if method == "ewc":
+        return EWC(
+            model, strength, anchors=run["anchors"], decay=run["decay"], labels=run["labels"], max_examples=run["fisher_examples"]
+        )
+    if method == "si":
+        return SynapticIntelligence(model, strength)
+    if method == "mas":
+        return MemoryAwareSynapses(model, strength, max_examples=run["fisher_examples"])
+    if method == "kronecker":
+        return KroneckerEWC(model, strength, decay=run["decay"], factors=run["factors"], max_examples=run["fisher_examples"])
+    if method == "lwf":
+        return Distillation(model, strength)
+    if method == "replay":
+        return Replay(model, strength, examples=run["memory"], batch_size=run["batch_size"], seed=run["seed"])
+    raise ValueError(f"method is {method!r}; it may be one of {', '.join(map(repr, _USES))}")
+
+
+def bytes_carried(penalty):
+    """The bytes of what a method carries from task to task, beside the network itself."""
+    state = {} if penalty is None else penalty.state_dict()
+    return sum(value.numel() * value.element_size() for value in state.values())
+
+
+@torch.no_grad()
+def _confusion(model, tasks, classes):
+    counts = torch.zeros(classes, classes, dtype=torch.long)
+    for task in tasks:
+        read = model(task.test_inputs).argmax(1)
+        counts += torch.bincount(task.test_targets * classes + read, minlength=classes**2).reshape(classes, -1).cpu()
+    return counts.tolist()
