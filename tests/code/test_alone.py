@@ -1,16 +1,13 @@
-"""What can be taken away works alone, and no room of the house leans on a room that stands above it."""
+"""What can be taken away works alone: flat, in somebody's package, and beside an installed `ewc` of another version."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-import ewc
 import pytest
-
-ROOMS = Path(ewc.__file__).parent
-CODE = Path(__file__).parents[2] / "code"
+from house import PACKAGE, ROOT, floor, imports, modules
 
 # Each file does real work whose answer is known. One linear layer, zero weights, one example x = (1, 2), two classes:
 # p = (½, ½), so that the Fisher of W[c, i] is ¼ xᵢ² and that of b[c] is ¼.
@@ -77,7 +74,13 @@ with torch.no_grad():
 guard.consolidate()
 torch.nn.init.ones_(model.bias)
 assert abs(float(guard.penalty()) - 2 / 2 * 0.5 * 1.5**2) < 1e-6, guard.penalty()
-guard = importance.MemoryAwareSynapses(model, strength=2.0)
+""",
+    "sensitivity": """
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+torch.nn.init.ones_(model.bias)
+guard = sensitivity.MemoryAwareSynapses(model, strength=2.0)
 guard.consolidate(torch.tensor([[1.0, 2.0]]))
 torch.nn.init.zeros_(model.bias)
 assert abs(float(guard.penalty()) - 2 * 2) < 1e-6, guard.penalty()
@@ -119,6 +122,26 @@ matrix = metrics.AccuracyMatrix([[0.9, 0.1], [0.5, 0.8]])
 assert abs(matrix.average() - 0.65) < 1e-12 and abs(matrix.backward_transfer() + 0.4) < 1e-12
 ones = {"a": torch.ones(3)}
 assert abs(metrics.fisher_overlap(ones, ones) - 1) < 1e-12
+""",
+    "scores": """
+(one,) = scores.labels_and_scores(torch.zeros(1, 2), "argmax", None, None)
+assert one[1].abs().tolist() == [[0.5, 0.5]], one
+""",
+    "gradients": """
+total = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
+layer = torch.nn.Linear(2, 2)
+gradients.add_linear(total, {layer.weight: "weight", layer.bias: "bias"}, layer, torch.ones(1, 2), torch.tensor([[1.0, 4.0]]))
+assert total["weight"].tolist() == [[1.0, 4.0]] * 2, total
+""",
+    "factors": """
+blocks = factors.Blocks(2 * torch.eye(2)[None], 3 * torch.eye(2)[None])
+assert torch.equal(blocks.times(torch.ones(2, 2)), 6 * torch.ones(2, 2))
+""",
+    "springs": """
+model = torch.nn.Linear(1, 1, bias=False)
+torch.nn.init.constant_(model.weight, 3.0)
+term = {"weight": torch.tensor([[1.0]])}, {"weight": torch.tensor([[5.0]])}
+assert float(springs.quadratic(model, 2.0, [term])) == 20
 """,
     "conjugate": """
 assert conjugate.learn_coin(1, 1, torch.tensor([1, 0, 1])) == (3, 2)
@@ -170,163 +193,89 @@ assert torch.allclose(way, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
 """,
 }
 
-NEEDS = {"penalties": ["fisher"], "importance": ["fisher", "penalties"], "kronecker": ["fisher", "penalties"]}
 
 
-def says_that_it_stands_alone(path):
-    return "needs torch and" in (ast.get_docstring(ast.parse(path.read_text("utf8"))) or "")
+def stands_alone(path):
+    """Whether the file says of itself what has to lie beside it."""
+    return "This file needs torch" in (ast.get_docstring(ast.parse(path.read_text("utf8"))) or "")
 
 
-def test_every_file_that_says_it_stands_alone_is_tried_here():
-    assert {path.stem for path in ROOMS.glob("*.py") if says_that_it_stands_alone(path)} == WORK.keys()
+ALONE = {path.stem: path for path in PACKAGE.rglob("*.py") if stands_alone(path)}
 
 
-@pytest.mark.parametrize("name", WORK)
-def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, tmp_path):
-    for file in (name, *NEEDS.get(name, ())):
-        shutil.copy(ROOMS / f"{file}.py", tmp_path)
-    # -I: no PYTHONPATH, no user packages. The package and what else the book uses cannot be imported.
-    code = (
+def needed(name):
+    """The file and all that it imports from beside it, and what these do."""
+    found = {name}
+    for other in imports(ALONE[name])[0]:
+        found |= needed(other)
+    return found
+
+
+def test_every_file_of_the_shelf_says_what_it_needs_and_is_tried_here():
+    assert {name for name in modules() if floor(name) == "shelf"} <= ALONE.keys()
+    assert ALONE.keys() == WORK.keys()
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_file_names_those_that_it_needs_beside_it_and_its_copyright_and_licence(name):
+    text = ALONE[name].read_text("utf8")
+    assert text.startswith("# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT\n")
+    said = re.search(r"This file needs torch(.*?)\. ", " ".join(ast.get_docstring(ast.parse(text)).split()))[1]
+    named = set(re.findall(r"(\w+)\.py", said))
+    if "with what that needs" in said:
+        named |= needed("fisher")
+    assert named == needed(name) - {name}
+    assert (" and nothing else" in said) == (not named)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in modules() if floor(name) == "shelf"))
+def test_the_readme_says_what_to_copy_with_each_file(name):
+    row = re.search(rf"^\| \[`{name}\.py`\]\(code/ewc/{name}\.py\) \|(.*?)\|", (ROOT / "README.md").read_text("utf8"), re.M)
+    if row is None:  # a part of others, which has no use of its own
+        assert any(name in needed(other) for other in ALONE if other != name)
+    else:
+        assert set(re.findall(r"`(\w+)\.py`", row[1])) == needed(name) - {name}
+
+
+def run(code, folder, **environment):
+    # -I: no PYTHONPATH, no user packages. What else the book uses cannot be imported.
+    head = (
         "import sys\n"
-        "for blocked in ('ewc', 'torchvision', 'sklearn', 'matplotlib', 'tqdm', 'safetensors', 'PIL', 'scipy', 'IPython'):\n"
+        "for blocked in ('torchvision', 'sklearn', 'matplotlib', 'tqdm', 'safetensors', 'PIL', 'scipy', 'IPython'):\n"
         "    sys.modules[blocked] = None\n"
-        f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        f"import torch, {name}\n"
-        f"assert {name}.__file__.startswith({str(tmp_path)!r})\n"
-        f"{WORK[name]}"
-        "print('worked')\n"
+        f"sys.path.insert(0, {str(folder)!r})\n"
+        "import torch\n"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-c", head + code], cwd=folder, env={}, capture_output=True, text=True)
     assert done.stdout.strip() == "worked", done.stderr
 
 
-# ---- the rooms of the design: each may import what stands here, and nothing else
-
-ALONE = {
-    *("fisher", "laplace", "penalties", "metrics", "conjugate", "grid", "models", "likelihood", "replay", "two_weights"),
-    *("importance", "kronecker", "distillation", "anchors", "steps", "slips", "review", "noise"),
-}
-LEARNING = {"fisher", "laplace", "penalties", "metrics", "tasks", "models"}
-MAY_IMPORT = {
-    "fisher": set(),
-    "laplace": set(),
-    "conjugate": set(),
-    "anchors": set(),
-    "grid": set(),
-    "penalties": {"fisher"},
-    "importance": {"fisher", "penalties"},
-    "kronecker": {"fisher", "penalties"},
-    "distillation": set(),
-    "slips": {"fisher", "penalties"},
-    "review": set(),
-    "metrics": set(),
-    "tasks": set(),
-    "models": set(),
-    "likelihood": set(),
-    "replay": set(),
-    "steps": set(),
-    "two_weights": set(),
-    "noise": set(),
-    "training": LEARNING,
-    "page": set(),
-    "together": LEARNING | {"training"},
-    "experiments": {*LEARNING, "replay", "training", "page"},
-    "sequences": LEARNING
-    | {"replay", "importance", "kronecker", "distillation", "steps", "training", "together", "experiments"},
-    "experiments_many": {*LEARNING, "together", "experiments"},
-    "paper": {"tasks", "training", "page", "experiments", "sequences"},
-    "experiments_lambda": {*LEARNING, "steps", "training", "together", "experiments"},
-    "tuning": {"experiments"},
-    "experiments_family": {"fisher", "importance", "models", "tasks", "training", "together", "experiments", "sequences"},
-    "experiments_slips": {*LEARNING, "steps", "slips", "together", "training", "experiments"},
-    "figures": {"metrics"},
-    "frames": {"figures"},
-    "figures_bayes": {"metrics", "figures", "frames"},
-    "figures_refresher": {"figures", "figures_bayes", "frames"},
-    "figures_fixes": {"figures"},
-    "figures_loss": {"figures"},
-    "figures_curvature": {"figures"},
-    "figures_many": {"figures"},
-    "figures_lambda": {"figures"},
-    "figures_family": {"figures"},
-    "figures_slips": {"figures"},
-    "experiments_cannot": {*LEARNING, "noise", "training", "together", "experiments"},
-    "figures_cannot": {"figures"},
-}
-MAY_USE = {
-    **{room: {"torch"} for room in ALONE},
-    "tasks": {"torch", "torchvision", "sklearn", "matplotlib", "PIL"},
-    "training": {"torch", "tqdm"},
-    "page": {"IPython"},
-    "together": {"torch", "tqdm"},
-    "experiments": {"torch", "safetensors", "filelock"},
-    "sequences": {"torch"},
-    "experiments_many": {"torch"},
-    "paper": {"torch"},
-    "experiments_lambda": {"torch"},
-    "tuning": set(),
-    "experiments_family": {"torch"},
-    "experiments_slips": {"torch"},
-    "figures_slips": {"torch", "matplotlib"},
-    "figures": {"torch", "numpy", "matplotlib"},
-    "frames": set(),
-    "figures_bayes": {"torch", "numpy", "matplotlib"},
-    "figures_refresher": {"torch", "matplotlib"},
-    "figures_fixes": {"torch", "numpy", "matplotlib"},
-    "figures_loss": {"torch", "numpy", "matplotlib"},
-    "figures_curvature": {"torch", "numpy", "matplotlib"},
-    "figures_many": {"torch", "numpy", "matplotlib"},
-    "figures_lambda": {"torch", "numpy", "matplotlib"},
-    "figures_family": {"torch", "matplotlib"},
-    "experiments_cannot": {"torch"},
-    "figures_cannot": {"torch", "numpy", "matplotlib"},
-}
+def copied(name, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in needed(name):
+        shutil.copy(ALONE[file], folder)
 
 
-def imports(path):
-    """The rooms and the foreign packages that a file imports, at its head or inside a function."""
-    rooms, foreign = set(), set()
-    for node in ast.walk(ast.parse(path.read_text("utf8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} has a relative import"
-            names = [f"ewc.{alias.name}" for alias in node.names] if node.module == "ewc" else [node.module]
-        else:
-            continue
-        for name in names:
-            head, *rest = name.split(".")
-            if head == "ewc":
-                rooms.add(rest[0] if rest else "the whole package")
-            elif (ROOMS / f"{head}.py").exists() and head in ("fisher", "penalties"):
-                rooms.add(head)  # in a file copied out of the package
-            elif head not in sys.stdlib_module_names:
-                foreign.add(head)
-    return rooms, foreign
+@pytest.mark.parametrize("name", ALONE)
+def test_copied_into_an_empty_folder_it_works_with_torch_and_nothing_else(name, tmp_path):
+    copied(name, tmp_path)
+    code = f"sys.modules['ewc'] = None\nimport {name}\nassert {name}.__file__.startswith({str(tmp_path)!r})\n"
+    run(f"{code}{WORK[name]}print('worked')\n", tmp_path)
 
 
-def test_every_room_is_in_the_table():
-    assert {path.stem for path in ROOMS.glob("*.py")} - {"__init__"} == MAY_IMPORT.keys()
+@pytest.mark.parametrize("name", ALONE)
+def test_copied_into_a_package_it_works_there(name, tmp_path):
+    copied(name, tmp_path / "a" / "b" / "c")
+    code = f"sys.modules['ewc'] = None\nfrom a.b.c import {name}\nassert {name}.__name__ == 'a.b.c.{name}'\n"
+    run(f"{code}{WORK[name]}print('worked')\n", tmp_path)
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_from_the_rooms_that_the_design_allows(room):
-    rooms, foreign = imports(ROOMS / f"{room}.py")
-    assert rooms <= MAY_IMPORT[room]
-    assert foreign <= MAY_USE[room]
-
-
-def test_no_room_stands_on_itself_by_a_detour():
-    def below(room, path=()):
-        assert room not in path, f"{' → '.join((*path, room))} goes round in a circle"
-        for other in MAY_IMPORT[room]:
-            below(other, (*path, room))
-
-    for room in MAY_IMPORT:
-        below(room)
-
-
-def test_the_folder_code_is_no_package():
-    # It would shadow Python's own module `code`.
-    assert not (CODE / "__init__.py").exists()
-    assert ROOMS == CODE / "ewc"
+@pytest.mark.parametrize("place", ["", "a.b.c"])
+@pytest.mark.parametrize("name", [name for name in ALONE if len(needed(name)) > 1])
+def test_beside_another_ewc_that_is_installed_it_takes_nothing_from_it(name, place, tmp_path):
+    copied(name, tmp_path / place.replace(".", "/"))
+    (tmp_path / "ewc").mkdir()
+    for file in ("__init__", *needed(name)):
+        (tmp_path / "ewc" / f"{file}.py").write_text("raise AssertionError('another ewc was imported')\n")
+    code = f"from {place} import {name}\n" if place else f"import {name}\n"
+    run(f"{code}{WORK[name]}assert not any(each.split('.')[0] == 'ewc' for each in sys.modules)\nprint('worked')\n", tmp_path)

@@ -11,18 +11,20 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
-from ewc.anchors import learn_gaussians, shares
-from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
+from ewc.chapters.likelihood_and_loss.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
+from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
+from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
+from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
+from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.distillation import Distillation
-from ewc.fisher import _add_linear, _labels_and_scores
-from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood
-from ewc.importance import MemoryAwareSynapses, SynapticIntelligence, _Walk, output_sensitivity
-from ewc.kronecker import _Blocks
+from ewc.factors import Blocks
+from ewc.gradients import add_linear
+from ewc.importance import SynapticIntelligence, _Walk
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
-from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.noise import cost_of_a_shift, curvature_along
-from ewc.penalties import _add_gradient, _largest_curvature, _parabola, _Quadratic
-from ewc.slips import own_label_weighted, square_of_batch_mean
+from ewc.scores import labels_and_scores
+from ewc.sensitivity import MemoryAwareSynapses, output_sensitivity
+from ewc.springs import _Quadratic, add_gradient, largest_curvature, parabola
 from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
 from torch import nn
@@ -266,23 +268,23 @@ def with_network(network, inputs, labels):
     return {"x": inputs, "y": labels + 1, r"\theta": theta, "p": p, "s": s, "N": len(inputs)}
 
 
-@bound("eq-output-score", _labels_and_scores)
+@bound("eq-output-score", labels_and_scores)
 def test_eq_output_score(equation):
     logits = normal(1, 4).requires_grad_()
-    scored = list(_labels_and_scores(logits.detach(), "exact", None, None))
+    scored = list(labels_and_scores(logits.detach(), "exact", None, None))
     p = logits.softmax(-1)[0].detach()
     for label, (weight, score) in enumerate(scored, start=1):
         same(weight, p[label - 1])
         names = {"y": label, "x": None, r"\theta": None, "p": lambda label, *_: p[int(label) - 1]}
         same(score, torch.stack([torch.as_tensor(equation.side(1, names | {"k": k})) for k in (1, 2, 3, 4)]))
         same(score, torch.autograd.grad(logits.log_softmax(-1)[0, label - 1], logits, retain_graph=True)[0])
-    drawn = _labels_and_scores(logits.detach(), "sampled", None, torch.tensor([[0.0, 0.999999]]))
+    drawn = labels_and_scores(logits.detach(), "sampled", None, torch.tensor([[0.0, 0.999999]]))
     for (weight, score), label in zip(drawn, (1, 4), strict=True):
         same(weight, 0.5)
         same(score, scored[label - 1][1])
     most = int(p.argmax())
     for labels, targets in (("argmax", None), ("empirical", torch.tensor([most]))):
-        ((weight, score),) = _labels_and_scores(logits.detach(), labels, targets, None)
+        ((weight, score),) = labels_and_scores(logits.detach(), labels, targets, None)
         same(weight, 1.0)
         same(score, scored[most][1])
 
@@ -302,7 +304,7 @@ def test_eq_fisher_whole(equation):
     same(full_fisher(network, inputs, batch_size=4), equation.side(1, with_network(network, inputs, labels), y=3))
 
 
-@bound("eq-empirical-fisher", _labels_and_scores)
+@bound("eq-empirical-fisher", labels_and_scores)
 def test_eq_empirical_fisher(equation):
     network, inputs, labels = small_network()
     names = with_network(network, inputs, labels)
@@ -330,11 +332,11 @@ def test_eq_batch_square(equation):
         same(found[i - 1], sum(equation.side(0, names | {"B": 2, "i": i}) for names in batches) / 3)
 
 
-@bound("eq-closed-form", _add_linear)
+@bound("eq-closed-form", add_linear)
 def test_eq_closed_form(equation):
     layer, delta, inputs = nn.Linear(3, 2).double(), normal(5, 2), normal(5, 3, seed=1)
     found = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
-    _add_linear(found, {layer.weight: "weight", layer.bias: "bias"}, layer, delta**2, inputs**2)
+    add_linear(found, {layer.weight: "weight", layer.bias: "bias"}, layer, delta**2, inputs**2)
     names = {r"\delta": delta, "a": inputs}
     for j in (1, 2):
         same(found["bias"][j - 1], (delta[:, j - 1] ** 2).sum())
@@ -376,7 +378,7 @@ def test_eq_kronecker(equation):
         same(torch.kron(b, a), equation.side(side, names))
 
 
-@bound("eq-diagonal-of-block", _add_linear)
+@bound("eq-diagonal-of-block", add_linear)
 def test_eq_diagonal_of_block(equation):
     network, inputs, _ = small_network()
     names = {r"\operatorname{E}": layer_samples(network, inputs)}
@@ -444,7 +446,7 @@ def test_eq_ewc(equation):
     same(EWC(network, strength=7 / 2).strength, equation.side(3, names))
 
 
-@bound("eq-ewc-gradient", _Quadratic.backward, _add_gradient)
+@bound("eq-ewc-gradient", _Quadratic.backward, add_gradient)
 def test_eq_ewc_gradient(equation):
     network, guard, names = held_network()
     (2 * guard.penalty()).backward()  # twice the penalty: the factor from outside must come through
@@ -486,7 +488,7 @@ def test_eq_l_two(equation):
     same(guard.penalty().detach(), equation.side(0, names, i=len(names["F"])))
 
 
-@bound("eq-largest-curvature", _largest_curvature)
+@bound("eq-largest-curvature", largest_curvature)
 def test_eq_largest_curvature(equation):
     _, guard, names = held_network()
     assert EWC(mlp((4,), inputs=5)).largest_curvature() == 0
@@ -547,13 +549,13 @@ def test_eq_faded_shares(equation):
         same(found[t - 1], equation.side(1, {r"\Lambda": precisions, r"\gamma": 0.6, "T": 4, "t": t}))
 
 
-@bound("eq-common-anchor", _parabola)
+@bound("eq-common-anchor", parabola)
 def test_eq_common_anchor(equation):
     terms = [({"w": normal(4, seed=seed)}, {"w": positive(4, seed=seed)}) for seed in (1, 2, 3)]
     # Where no task minds, the latest anchor, to the last bit.
     for (anchor, importance), there in zip(terms, (0.3, 1e17, 0.1), strict=True):
         anchor["w"][3], importance["w"][3] = there, 0
-    minimum, curvature = _parabola(2.0, terms)
+    minimum, curvature = parabola(2.0, terms)
     theta, F = (torch.stack([term[part]["w"] for term in terms]) for part in (0, 1))
     for i in (0, 1, 2):
         same(minimum["w"][i], equation.side(1, {"F": F[:, i], r"\theta": theta[:, i]}, t=3))
@@ -661,22 +663,22 @@ def test_eq_mas_layer(equation):
             same(weight[j - 1, k - 1], equation.side(1, names, n=len(inputs)))
 
 
-@bound("eq-kronecker-pull", _Blocks.times)
+@bound("eq-kronecker-pull", Blocks.times)
 def test_eq_kronecker_pull(equation):
     delta = normal(3, 4)
     for tasks in (1, 2):
         b = torch.stack([definite(3, seed=task) for task in range(tasks)])
         a = torch.stack([definite(4, seed=10 + task) for task in range(tasks)])
         names = {r"\lambda": 0.7, "B": b, "A": a, r"\Delta": delta}
-        same(0.7 * _Blocks(b, a).times(delta), equation.side(0, names, t=tasks))
+        same(0.7 * Blocks(b, a).times(delta), equation.side(0, names, t=tasks))
 
 
-@bound("eq-kronecker-proximal", _Blocks.shrunk)
+@bound("eq-kronecker-proximal", Blocks.shrunk)
 def test_eq_kronecker_proximal(equation):
     b, a, moved = definite(3), definite(4, seed=10), normal(3, 4)
     (beta, u), (alpha, v) = torch.linalg.eigh(b), torch.linalg.eigh(a)
     names = {r"\eta": 0.3, r"\lambda": 0.7, r"\beta": beta, r"\alpha": alpha, r"\tilde E": u.mT @ moved @ v}
-    turned = u.mT @ _Blocks(b[None], a[None]).shrunk(moved, 0.3 * 0.7) @ v
+    turned = u.mT @ Blocks(b[None], a[None]).shrunk(moved, 0.3 * 0.7) @ v
     wanted = [[equation.side(1, {**names, "j": j, "k": k}) for k in range(1, 5)] for j in range(1, 4)]
     same(turned, torch.tensor(wanted))
 

@@ -18,7 +18,7 @@ from by_hand import (
     whole_state,
 )
 from ewc import diagonal_fisher, full_fisher
-from ewc.fisher import LABELS
+from ewc.scores import LABELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -170,7 +170,7 @@ def test_no_result_depends_on_the_batch_size(name, labels):
 def test_no_result_depends_on_how_many_gradients_are_formed_at_once(monkeypatch):
     model, inputs = specimen("conv 2d", 7)
     whole = diagonal_fisher(model, inputs)
-    monkeypatch.setattr("ewc.fisher._NUMBERS_AT_ONCE", 300)
+    monkeypatch.setattr("ewc.gradients._NUMBERS_AT_ONCE", 300)
     assert_same(diagonal_fisher(model, inputs), whole, rtol=1e-12)
 
 

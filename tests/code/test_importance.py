@@ -7,7 +7,7 @@ import pytest
 import torch
 from by_hand import Function, assert_same
 from ewc import MemoryAwareSynapses, SynapticIntelligence, diagonal_fisher
-from ewc.importance import output_sensitivity
+from ewc.sensitivity import output_sensitivity
 from test_penalties import data, move, network, values
 from torch import nn
 from torch.nn.functional import cross_entropy

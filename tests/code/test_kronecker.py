@@ -6,7 +6,8 @@ import pytest
 import torch
 from by_hand import Function, assert_untouched, label_weights, specimen, whole_state
 from ewc import full_fisher, kronecker_fisher
-from ewc.fisher import LABELS, SHARING
+from ewc.factors import SHARING
+from ewc.scores import LABELS
 from torch import nn
 from torch.nn import functional
 

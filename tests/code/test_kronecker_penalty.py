@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ewc import EWC, KroneckerEWC, kronecker, kronecker_fisher
-from ewc.kronecker import _Blocks
+from ewc import EWC, KroneckerEWC, factors, kronecker_fisher
+from ewc.factors import Blocks
 from ewc.steps import Proximal
 from test_penalties import data, move, network, values
 from torch import nn
@@ -186,7 +186,7 @@ def test_factors_that_are_multiples_on_one_side_are_added_exactly(side):
         new_a = multiple**2 * a if side != "outputs" else other
         total = 0.7 * total + torch.kron(new_b, new_a)
         first = blocks is None
-        blocks = _Blocks(new_b[None], new_a[None]) if first else blocks.faded(0.7).joined(new_b, new_a, "added")
+        blocks = Blocks(new_b[None], new_a[None]) if first else blocks.faded(0.7).joined(new_b, new_a, "added")
     torch.testing.assert_close(torch.kron(blocks.b[0], blocks.a[0]), total, rtol=1e-9, atol=1e-9)
 
 
@@ -331,6 +331,6 @@ def test_where_eigenvalues_are_not_found_in_single_precision_they_are_in_double(
 
     matrices = torch.tensor([[[2.0, 1.0], [1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]]], dtype=torch.float32)
     monkeypatch.setattr(torch.linalg, "eigvalsh", fails_in_single)
-    found = kronecker._largest(matrices)
+    found = factors._largest(matrices)
     assert found.dtype == torch.float32
     assert found.tolist() == pytest.approx([3.0, 1.0])

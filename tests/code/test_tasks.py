@@ -1,297 +1,198 @@
-"""The data: the stand-ins, where the published files are looked for, and what is never trained on."""
+"""Tasks made of one data set: its pixels permuted, its classes split, all together again, a part held out."""
 
-import hashlib
-import os
-import socket
-import struct
-from pathlib import Path
-from urllib.error import URLError
+from dataclasses import replace
 
 import pytest
 import torch
-import torchvision
-from ewc import tasks
-
-CACHED = (tasks.find_data, tasks._published, tasks.digits, tasks.letters)
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    for function in CACHED:
-        function.cache_clear()
-    yield
-    for function in CACHED:
-        function.cache_clear()
-
-
-# ---- the stand-ins
-
-
-@pytest.mark.parametrize(("maker", "train", "test"), [(tasks.digits, 1437, 360), (tasks.letters, 6000, 930)])
-def test_a_stand_in_is_a_whole_task(maker, train, test):
-    task = maker()
-    assert task.embedded
-    assert task.train_inputs.shape == (train, 1, 28, 28)
-    assert task.test_inputs.shape == (test, 1, 28, 28)
-    assert task.train_targets.shape == (train,)
-    assert task.test_targets.shape == (test,)
-    assert len(task.classes) == 10
-    for images, targets in ((task.train_inputs, task.train_targets), (task.test_inputs, task.test_targets)):
-        assert images.dtype == torch.float32
-        assert targets.dtype == torch.int64
-        assert 0 <= images.min() < 0.05
-        assert 0.35 < images.max() <= 1
-        share = targets.bincount(minlength=10) / len(targets)
-        assert ((share > 0.06) & (share < 0.14)).all(), share
-    both = torch.cat([task.train_inputs, task.test_inputs]).flatten(1)
-    assert len(both.unique(dim=0)) > 0.99 * len(both)  # no test image stands among those to learn from
-
-
-@pytest.mark.parametrize("maker", [tasks.digits, tasks.letters])
-def test_a_stand_in_is_the_same_each_time_and_draws_nothing_from_torch(maker):
-    torch.manual_seed(1)
-    first = maker()
-    maker.cache_clear()
-    torch.manual_seed(2)
-    wanted = torch.rand(3)
-    torch.manual_seed(2)
-    second = maker()
-    assert torch.equal(torch.rand(3), wanted)
-    assert torch.equal(first.train_inputs, second.train_inputs)
-    assert torch.equal(first.test_targets, second.test_targets)
-    assert first.checksum == second.checksum
-
-
-def test_the_checksum_tells_data_apart():
-    assert tasks.digits().checksum != tasks.letters().checksum
-    images, targets = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
-    one = tasks._embedded("x", "x", (), images, targets, 10, "")
-    other = images.clone()
-    other[7, 0, 3, 3] += 1e-3
-    assert tasks._embedded("x", "x", (), images.clone(), targets, 10, "").checksum == one.checksum
-    assert tasks._embedded("x", "x", (), other, targets, 10, "").checksum != one.checksum
-    assert tasks._embedded("x", "x", (), images, targets.flip(0), 10, "").checksum != one.checksum
-
-
-def test_digits_are_scikit_learns():
-    datasets = pytest.importorskip("sklearn.datasets")
-    task, bunch = tasks.digits(), datasets.load_digits()
-    counts = torch.cat([task.train_targets, task.test_targets]).bincount()
-    assert counts.tolist() == torch.tensor(bunch.target).bincount().tolist()
-    total = torch.cat([task.train_inputs, task.test_inputs]).mean().item()
-    assert total == pytest.approx(bunch.images.mean() / 16, rel=0.05)
-
-
-@pytest.mark.parametrize("maker", [tasks.digits, tasks.letters])
-def test_a_stand_in_can_be_learned_by_its_class_means(maker):
-    task = maker()
-    means = torch.stack([task.train_inputs[task.train_targets == c].mean(0).flatten() for c in range(10)])
-    nearest = torch.cdist(task.test_inputs.flatten(1), means).argmin(1)
-    assert (nearest == task.test_targets).float().mean() > 0.6
-
-
-def test_a_task_moves_to_a_device_with_all_its_tensors():
-    task = tasks.digits().to("meta")
-    for name in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
-        assert getattr(task, name).device.type == "meta"
-    assert tasks.digits().train_inputs.device.type == "cpu"
-    assert task.checksum == tasks.digits().checksum
-
-
-# ---- where the published files are looked for
-
-
-def write_published(folder, names=("MNIST", "FashionMNIST")):
-    """Four tiny files for each data set, in torchvision's layout and the idx format; their SHA-256, as `_PUBLISHED` has them."""
-    published = {}
-    for name in names:
-        raw = Path(folder, name, "raw")
-        raw.mkdir(parents=True)
-        hashes = []
-        for file, count in zip(tasks._FILES, (6, 6, 3, 3), strict=True):
-            if "images" in file:
-                body = bytes((len(name) + i) % 256 for i in range(count * 28 * 28))
-                content = struct.pack(">IIII", 0x803, count, 28, 28) + body
-            else:
-                content = struct.pack(">II", 0x801, count) + bytes(i % 10 for i in range(count))
-            (raw / file).write_bytes(content)
-            hashes.append(hashlib.sha256(content).hexdigest())
-        published[name] = tuple(hashes)
-    return published
+from ewc import models, tasks
+from ewc.training import accuracy, fit
+from tiny_runs import images
 
 
 @pytest.fixture
-def places(tmp_path, monkeypatch):
-    """Tiny published files, kept aside; an empty torchvision cache; no EWC_DATA; a network that must not be used."""
-    monkeypatch.setattr(tasks, "_PUBLISHED", write_published(tmp_path / "chosen"))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch" / "hub"))
-    monkeypatch.delenv("EWC_DATA", raising=False)
-    network(monkeypatch, AssertionError("the network was asked"))
-    return tmp_path
+def base():
+    return images("images", 0)
 
 
-def network(monkeypatch, answer):
-    """Let torchvision's download raise `answer`, or call it with the folder and the name."""
-    asked = []
-    for name in ("MNIST", "FashionMNIST"):
-        real = getattr(torchvision.datasets, name)
-
-        def dataset(root, train=True, download=False, name=name, real=real):
-            if not download:
-                return real(root, train=train)
-            asked.append(name)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer(root, name)
-
-        monkeypatch.setattr(torchvision.datasets, name, dataset)
-    return asked
+def pixels(task):
+    return task.train_inputs.flatten(1)
 
 
-def cache_of(places):
-    return places / "torch" / "datasets"
+def test_the_first_permutation_moves_nothing_and_the_others_move_all_images_alike(base):
+    first, second, third = tasks.permuted(base, 3, seed=1)
+    assert torch.equal(first.train_inputs, base.train_inputs)
+    for task in (second, third):
+        (order,) = task.orders
+        assert order.sort().values.tolist() == list(range(784))
+        assert torch.equal(pixels(task), base.train_inputs.flatten(1)[:, order])
+        assert torch.equal(task.test_inputs.flatten(1), base.test_inputs.flatten(1)[:, order])
+        assert torch.equal(task.train_targets, base.train_targets)
+    assert not torch.equal(second.orders, third.orders)
 
 
-def test_ewc_data_comes_first(places, monkeypatch):
-    write_published(cache_of(places))
-    monkeypatch.setenv("EWC_DATA", str(places / "chosen"))
-    assert tasks.find_data() == places / "chosen"
+def test_the_orders_follow_the_seed(base):
+    orders = [torch.cat([task.orders for task in tasks.permuted(base, 3, seed)]) for seed in (0, 0, 1)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert torch.equal(orders[0][:2], torch.cat([task.orders for task in tasks.permuted(base, 2, 0)]))
 
 
-def test_images_and_labels_are_those_that_torchvision_reads(places, monkeypatch):
-    monkeypatch.setenv("EWC_DATA", str(places / "chosen"))
-    task = tasks.fashion_mnist()
-    for train, inputs, targets in ((True, task.train_inputs, task.train_targets), (False, task.test_inputs, task.test_targets)):
-        read = torchvision.datasets.FashionMNIST(str(places / "chosen"), train=train)
-        assert torch.equal(inputs, read.data[:, None].float() / 255)
-        assert torch.equal(targets, read.targets)
-        assert targets.dtype == read.targets.dtype
+@pytest.mark.parametrize("square", [1, 8, 26])
+def test_a_square_moves_its_own_pixels_and_no_other(base, square):
+    moved = torch.zeros(28, 28)
+    for task in tasks.permuted(base, 5, seed=2, square=square)[1:]:
+        moved += (task.orders[0] != torch.arange(784)).reshape(28, 28)
+    edge = (28 - square) // 2
+    inside = torch.zeros(28, 28, dtype=torch.bool)
+    inside[edge : edge + square, edge : edge + square] = True
+    assert not moved[~inside].any()
+    assert square == 1 or (moved[inside] > 0).float().mean() > 0.9
 
 
-def test_torchvisions_cache_comes_second_and_the_network_is_not_asked(places):
-    write_published(cache_of(places))
-    assert tasks.find_data() == cache_of(places)
+def test_a_batch_is_the_same_images_as_all_of_them(base):
+    rows = torch.tensor([3, 0, 59, 3])
+    parts = tasks.permuted(base, 3, seed=1)
+    both = tasks.joint(parts[1:])
+    for task, chosen in ((base, rows), (parts[2], rows), (both, torch.tensor([3, 60, 119, 61]))):
+        inputs, targets = task.batch(chosen)
+        assert torch.equal(inputs, task.train_inputs[chosen])
+        assert torch.equal(targets, task.train_targets[chosen])
 
 
-def test_torchvisions_download_comes_third(places, monkeypatch):
-    asked = network(monkeypatch, lambda root, name: write_published(root, [name]))
-    assert tasks.find_data() == cache_of(places)
-    assert asked == ["MNIST", "FashionMNIST"]
+def test_joint_permutations_are_the_images_of_each(base):
+    parts = tasks.permuted(base, 2, seed=1)
+    both = tasks.joint(parts)
+    for part in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
+        assert torch.equal(getattr(both, part), torch.cat([getattr(task, part) for task in parts]))
+    assert both.things == base.things
 
 
-def test_only_what_is_missing_is_downloaded(places, monkeypatch):
-    write_published(cache_of(places), ["MNIST"])
-    asked = network(monkeypatch, lambda root, name: write_published(root, [name]))
-    assert tasks.find_data() == cache_of(places)
-    assert asked == ["FashionMNIST"]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(dict(n=0), "n is 0"), (dict(n=1.5), "n is 1.5"), (dict(n=2, square=29), "square is 29"), (dict(n=2, square=0), "square is 0")],
+)
+def test_permutations_that_cannot_be_are_refused(base, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.permuted(base, **arguments)
 
 
-@pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("Error downloading"), TimeoutError(), ConnectionResetError()])
-def test_without_files_and_without_a_network_the_stand_ins_serve(places, monkeypatch, error):
-    network(monkeypatch, error)
-    before = socket.getdefaulttimeout()
-    assert tasks.find_data() is None
-    assert socket.getdefaulttimeout() == before
-    assert [task.name for task in tasks.paired()] == ["digits", "letters"]
-    with pytest.raises(FileNotFoundError, match="Fashion-MNIST was not found and could not be downloaded; EWC_DATA"):
-        tasks.fashion_mnist()
+def test_a_border_is_black_and_moves_with_the_image(base):
+    wide = tasks.padded(base, 2)
+    assert wide.train_inputs.shape == (60, 1, 32, 32)
+    assert torch.equal(wide.train_inputs[:, :, 2:-2, 2:-2], base.train_inputs)
+    assert (wide.test_inputs != 0).sum() == (base.test_inputs != 0).sum()
+    moved = tasks.permuted(wide, 2)[1]
+    assert moved.train_inputs.shape == (60, 1, 32, 32)
+    assert torch.equal(moved.train_inputs.flatten(1).sort(1).values, wide.train_inputs.flatten(1).sort(1).values)
+    assert tasks.padded(base, 0) is base
+    with pytest.raises(ValueError, match="border is -1"):
+        tasks.padded(base, -1)
 
 
-def test_one_data_set_alone_is_not_enough(places, monkeypatch):
-    write_published(cache_of(places), ["MNIST"])
-    network(monkeypatch, URLError("no route"))
-    assert tasks.find_data() is None
+def test_normalized_pixels_have_mean_0_and_variance_1_over_the_training_images(base):
+    even = tasks.normalized(base)
+    assert abs(float(even.train_inputs.double().mean())) < 1e-5
+    assert abs(float((even.train_inputs.double() ** 2).mean()) - 1) < 1e-5
+    mean, deviation = base.train_inputs.double().mean(), base.train_inputs.double().std(correction=0)
+    torch.testing.assert_close(even.test_inputs.double(), (base.test_inputs.double() - mean) / deviation, rtol=1e-4, atol=1e-5)
+    assert torch.equal(even.train_targets, base.train_targets)
+    blank = replace(base, train_inputs=torch.ones_like(base.train_inputs))
+    with pytest.raises(ValueError, match="without contrast"):
+        tasks.normalized(blank)
 
 
-def test_a_slow_network_is_given_up_after_a_time(places, monkeypatch):
-    seen = []
-    network(monkeypatch, lambda root, name: seen.append(socket.getdefaulttimeout()) or write_published(root, [name]))
-    tasks.find_data()
-    assert all(seconds is not None and 0 < seconds <= 60 for seconds in seen)
+# ---- split
 
 
-def test_the_search_is_made_once(places, monkeypatch):
-    network(monkeypatch, URLError("no route"))
-    assert tasks.find_data() is None
-    network(monkeypatch, AssertionError("asked again"))
-    assert tasks.find_data() is None
+@pytest.mark.parametrize("scenario", tasks.SCENARIOS)
+def test_each_image_is_in_the_task_of_its_class(base, scenario):
+    parts = tasks.split(base, 5, scenario=scenario)
+    for number, part in enumerate(parts):
+        group = torch.tensor([2 * number, 2 * number + 1])
+        for inputs, targets, all_inputs, all_targets in (
+            (part.train_inputs, part.train_targets, base.train_inputs, base.train_targets),
+            (part.test_inputs, part.test_targets, base.test_inputs, base.test_targets),
+        ):
+            rows = torch.isin(all_targets, group)
+            assert torch.equal(inputs, all_inputs[rows])
+            assert torch.equal(targets if scenario == "class" else group[targets], all_targets[rows])
+        assert part.units == (tuple(group.tolist()) if scenario == "task" else None)
+    assert sum(len(part.train_targets) for part in parts) == len(base.train_targets)
 
 
-def test_the_word_embedded_asks_for_the_stand_ins(places, monkeypatch):
-    write_published(cache_of(places))
-    monkeypatch.setenv("EWC_DATA", "embedded")
-    assert tasks.find_data() is None
-    assert all(task.embedded for task in tasks.paired())
+def test_groups_may_be_named_and_leave_classes_out(base):
+    first, second = tasks.split(base, [(7, 1, 4), (0, 2)], scenario="task")
+    assert first.classes == ("7", "1", "4")
+    assert first.units == (7, 1, 4)
+    assert torch.equal(torch.tensor(first.units)[first.train_targets].unique(), torch.tensor([1, 4, 7]))
+    assert second.units == (0, 2)
 
 
-@pytest.mark.parametrize("wrong", ["nowhere", "empty", "half"])
-def test_an_ewc_data_without_the_files_is_refused_by_name(places, monkeypatch, wrong):
-    (places / "empty").mkdir()
-    write_published(places / "half", ["MNIST"])
-    write_published(cache_of(places))  # and what else there is, is not taken in its stead
-    monkeypatch.setenv("EWC_DATA", str(places / wrong))
-    with pytest.raises(FileNotFoundError) as refusal:
-        tasks.find_data()
-    for word in ("EWC_DATA", wrong, "FashionMNIST/raw" if wrong == "half" else "MNIST/raw", "embedded", "unset"):
-        assert word in str(refusal.value)
+@pytest.mark.parametrize(
+    ("groups", "scenario", "message"),
+    [
+        (3, "task", "groups is 3; it must divide the 10 classes"),
+        (0, "task", "groups is 0"),
+        ([(0, 1), (1, 2)], "task", "each class"),
+        ([(0, 10)], "task", "each class"),
+        ([(0, 1), ()], "task", "each class"),
+        ([(0, 1), (2,)], "domain", "same size"),
+        (5, "classes", "scenario is 'classes'"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(base, groups, scenario, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.split(base, groups, scenario=scenario)
 
 
-@pytest.mark.parametrize("harm", ["truncated", "altered", "longer"])
-@pytest.mark.parametrize("file", [("MNIST", tasks._FILES[0]), ("FashionMNIST", tasks._FILES[3])])
-@pytest.mark.parametrize("where", ["chosen", "cache", "downloaded"])
-def test_a_truncated_or_altered_file_is_reported_by_name(places, monkeypatch, file, harm, where):
-    def spoil(folder, only=None):
-        if only in (None, file[0]):
-            path = Path(folder, file[0], "raw", file[1])
-            content = path.read_bytes()
-            changed = {"truncated": content[:-1], "altered": content[:-1] + b"\xff", "longer": content + b"\0"}
-            path.write_bytes(changed[harm])
-
-    if where == "chosen":
-        spoil(places / "chosen")
-        monkeypatch.setenv("EWC_DATA", str(places / "chosen"))
-    elif where == "cache":
-        write_published(cache_of(places))
-        spoil(cache_of(places))
-    else:
-
-        def arrive(root, name):
-            write_published(root, [name])
-            spoil(root, name)
-
-        network(monkeypatch, arrive)
-    with pytest.raises(ValueError, match="is not the published file") as refusal:
-        tasks.paired()
-    assert str(Path(file[0], "raw", file[1])) in str(refusal.value)
+@pytest.mark.parametrize("scenario", tasks.SCENARIOS)
+def test_split_tasks_are_together_what_they_were(base, scenario):
+    parts = tasks.split(base, 5, scenario=scenario)
+    whole = tasks.joint(parts)
+    assert torch.equal(whole.train_inputs, torch.cat([part.train_inputs for part in parts]))
+    if scenario == "task":
+        assert whole.units.shape == (len(base.train_targets), 2)
+        assert torch.equal(whole.units.gather(1, whole.train_targets[:, None]).squeeze(1).sort().values, base.train_targets.sort().values)
 
 
-def test_a_published_task_is_read_as_it_stands_in_the_files(places, monkeypatch):
-    monkeypatch.setenv("EWC_DATA", str(places / "chosen"))
-    task, other = tasks.paired()
-    assert (task.name, other.name) == ("MNIST", "Fashion-MNIST")
-    assert not task.embedded
-    assert task.train_inputs.shape == (6, 1, 28, 28)
-    assert task.test_targets.tolist() == [0, 1, 2]
-    wanted = torch.tensor([(5 + i) % 256 for i in range(6 * 784)]).reshape(6, 1, 28, 28) / 255
-    torch.testing.assert_close(task.train_inputs, wanted)
-    assert task.checksum != other.checksum
-    assert tasks.mnist() is task  # read once
+def test_tasks_of_two_scenarios_cannot_be_joined(base):
+    with pytest.raises(ValueError, match="one scenario"):
+        tasks.joint([tasks.split(base, 5, scenario="task")[0], tasks.split(base, 5, scenario="class")[1]])
+    with pytest.raises(ValueError, match="empty"):
+        tasks.joint([])
 
 
-# ---- the real files, where there are some
+def test_what_is_held_out_is_tested_on_and_not_learned(base):
+    part = tasks.held_out(base, 0.25)
+    assert torch.equal(torch.cat([part.train_inputs, part.test_inputs]), base.train_inputs)
+    assert torch.equal(torch.cat([part.train_targets, part.test_targets]), base.train_targets)
+    assert len(part.test_targets) == 15
+    with pytest.raises(ValueError, match="share is 1"):
+        tasks.held_out(base, 1)
 
-REAL = os.environ.get("EWC_DATA", "embedded")
+
+# ---- outputs of one's own
 
 
-@pytest.mark.skipif(REAL == "embedded", reason="EWC_DATA names no folder with MNIST and Fashion-MNIST")
-def test_the_published_data_are_the_published_data():
-    first, second = tasks.mnist(), tasks.fashion_mnist()
-    assert first.train_targets.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert second.train_targets.bincount().tolist() == [6000] * 10
-    for task in (first, second):
-        assert task.train_inputs.shape == (60_000, 1, 28, 28)
-        assert task.test_inputs.shape == (10_000, 1, 28, 28)
-        assert (task.train_inputs.min(), task.train_inputs.max()) == (0, 1)
-        assert len(task.classes) == 10
-    assert first.train_inputs.mean().item() == pytest.approx(0.1307, abs=1e-4)
-    assert second.train_inputs.mean().item() == pytest.approx(0.2860, abs=1e-4)
+def test_a_task_is_learned_and_read_with_its_own_outputs(base):
+    first, second = tasks.split(base, 5, scenario="task")[:2]
+    model = models.mlp((8,), units=True)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    fit(model, first, steps=30)
+    other = [0, 1]
+    assert torch.equal(model.logits.bias[2:], before["logits.bias"][2:])
+    assert not torch.equal(model.logits.bias[other], before["logits.bias"][other])
+    assert model(first.test_inputs).shape[1] == 2
+    with torch.no_grad():
+        by_hand = (model[:-1](second.test_inputs)[:, 2:4].argmax(1) == second.test_targets).float().mean()
+    assert accuracy(model, second) == pytest.approx(float(by_hand))
+    assert model.units.chosen == first.units  # as it was before it was tested
+
+
+def test_outputs_may_differ_from_example_to_example():
+    layer, logits = models.Units(), torch.arange(12.0).reshape(3, 4)
+    assert torch.equal(layer(logits), logits)
+    layer.chosen = torch.tensor([[0, 1], [2, 3], [3, 0]])
+    assert layer(logits).tolist() == [[0, 1], [6, 7], [11, 8]]
+    layer.chosen = (1, 3)
+    assert layer(logits).tolist() == [[1, 3], [5, 7], [9, 11]]

@@ -199,8 +199,10 @@ def key_of(experiment: Callable, tasks: list[Task], configuration: dict, seed: i
 
 
 def modules_of(experiment: Callable, configuration: dict) -> list[str]:
-    """The modules that a run executes, by their names within the package: those it is marked with, and its own."""
-    return sorted({*experiment.modules(configuration), experiment.__module__.removeprefix("ewc.")})
+    """The modules that a run executes, by their names within the package: those it is marked with, its own, and those of what it
+    begins with."""
+    before = modules_of(experiment.begins_with, configuration) if experiment.begins_with else ()
+    return sorted({*experiment.modules(configuration), experiment.__module__.removeprefix("ewc."), *before})
 
 
 def depends_on(modules: Callable[[dict], tuple[str, ...]], *, sizes: dict[str, dict] | None = None, begins_with: Callable | None = None):

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from ewc.conjugate import beta_log_density, learn_coin, learn_line, log_beta
-from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood, two_clusters
+from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, log_beta
+from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood, two_clusters
 from ewc.laplace import LaplacePosterior, laplace_approximation
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from ewc import AccuracyMatrix, experiments_family, figures_family, mlp, tuning
-from ewc.experiments_family import costs, importances
-from ewc.sequences import permuted_tasks
-from test_experiments import images
+from ewc import AccuracyMatrix, mlp
+from ewc.chapters.the_family import experiments, figures
+from ewc.chapters.the_family.experiments import costs, importances
+from ewc.workshop import records as workshop_records
+from ewc.workshop import tuning
+from ewc.workshop.sequences import permuted_tasks
+from tiny_runs import images
 
 
 @dataclass
@@ -114,10 +117,8 @@ def test_no_seed_is_refused(asked, name):
 
 
 def test_a_real_search_trains_what_it_says(monkeypatch, tmp_path):
-    from ewc import experiments
-
     pair = (images("first", 0), images("second", 1))
-    monkeypatch.setattr(experiments, "paired", lambda: pair)
+    monkeypatch.setattr(workshop_records, "paired", lambda: pair)
     monkeypatch.setenv("EWC_RECORDS", str(tmp_path / "records"))
     rivals = {"plain": ({"method": "plain"}, None), "EWC": ({"method": "ewc"}, 1.0)}
     found = tuning.tuned(permuted_tasks, rivals, values=3, seeds=(0, 1), count=2, hidden=(4,), steps=3)
@@ -138,7 +139,7 @@ def test_what_the_weights_earned_is_the_fall_of_the_loss_when_steps_are_small_an
         network.relu1 = torch.nn.Tanh()  # with ReLUs descent slides along kinks, and a part of the gap stays
         return network
 
-    monkeypatch.setattr(experiments_family, "mlp", smooth)
+    monkeypatch.setattr(experiments, "mlp", smooth)
     gaps = []
     for steps, rate in ((20, 0.2), (200, 0.02)):
         result, _ = importances([images("first", 0)], steps=steps, hidden=(4,), batch_size=60, learning_rate=rate, momentum=0.0)
@@ -194,19 +195,12 @@ def test_the_bytes_are_those_of_the_tensors_that_each_method_needs():
 def test_the_standings_say_each_mean_with_its_standard_error_from_the_best_down():
     board = {"EWC": [0.80, 0.84], "plain": [0.5, 0.5], "joint": [0.9, 0.9]}
     keeps = {"EWC": "weights", "plain": "nothing", "joint": "images"}
-    alt = figures_family.standings({"permuted": board}, keeps).alt
+    alt = figures.standings({"permuted": board}, keeps).alt
     assert "permuted: joint 90.0 ± 0.0 %, EWC 82.0 ± 2.0 %, plain 50.0 ± 0.0 %." in alt
-
-
-def test_names_are_moved_apart_in_their_order_and_no_further_than_needed():
-    found = figures_family._apart({"a": 0.5, "b": 0.51, "c": 0.9}, 0.1)
-    assert found["b"] - found["a"] == pytest.approx(0.1)
-    assert found["a"] + found["b"] == pytest.approx(1.01)
-    assert found["c"] == 0.9
 
 
 def test_the_areas_of_the_figure_are_what_the_weights_earned():
     path = torch.tensor([[0.0, 0.0], [1.0, 0.5], [1.5, 0.75]])
     slopes = torch.tensor([[-0.4, -0.1], [-0.2, -0.2], [0.0, 0.0]])
-    alt = figures_family.earned(path, slopes, ("one", "other")).alt
+    alt = figures.earned(path, slopes, ("one", "other")).alt
     assert f"{0.4 * 1 + 0.2 * 0.5:.2g} for the one and {0.1 * 0.5 + 0.2 * 0.25:.2g} for the other" in alt

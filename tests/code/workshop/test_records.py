@@ -1,7 +1,6 @@
 """What a run is remembered under, and that what is read back is what was run."""
 
 import ast
-import importlib
 import inspect
 import json
 import shutil
@@ -13,88 +12,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from ewc import experiments
+from ewc.chapters.catastrophic_forgetting.experiments import LESSONS, first_lesson, two_tasks
+from ewc.chapters.tempting_fixes.experiments import second_lessons
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
-from ewc.training import learn_in_sequence
-from small_tasks import blobs
+from ewc.training import accuracy, learn_in_sequence
+from ewc.workshop import records
+from safetensors.torch import load_file, save_file
+from tiny_runs import MARKED, MODULES, PACKAGE, TINY, images
 from torch.nn.utils import parameters_to_vector
 
-ROOMS = Path(experiments.__file__).parent
-
-# Each experiment in a form that takes a moment, in each of its variants.
-TINY = {
-    "first_lesson": [{"steps": 3, "hidden": (4,)}],
-    "two_tasks": [
-        {"method": method, "strength": strength, "steps": 3, "hidden": (4,)}
-        for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0))
-    ],
-    "second_lessons": [{"ways": (("slower", 0.1), ("freeze", 1), ("replay", 5)), "steps": 3, "hidden": (4,)}],
-    "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
-    "permuted_tasks": [
-        {"method": method, "strength": strength, "count": 2, "hidden": (4,), "steps": 3, "memory": 5, "looks": 1}
-        for strength, methods in ((None, "plain joint"), (1.0, "ewc si lwf l2 mas kronecker replay"))
-        for method in methods.split()
-    ]
-    + [
-        {"method": method, "strength": 1.0, "way": "proximal", "factors": "added", "count": 2, "hidden": (4,), "steps": 3}
-        for method in ("ewc", "kronecker")
-    ],
-    "split_tasks": [
-        {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
-        for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
-    ]
-    + [{"scenario": "class", "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 3, "padding": 1, "normalized": True, "seen": True}],
-    "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
-    "second_task": [
-        {"strength": 1.0, "way": way, "steps": 3, "hidden": (4,)} for way in ("explicit", "capped", "proximal", "joint")
-    ],
-    "permutations": [
-        {"strength": 1.0, "way": way, "count": 2, "steps": 3, "hidden": (4,)} for way in ("explicit", "proximal", "joint")
-    ],
-    "importances": [{"steps": 3, "hidden": (4,)}],
-    "costs": [
-        {
-            "methods": tuple((name, {"method": name, "memory": 5}) for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay")),
-            **{"count": 2, "hidden": (4,), "steps": 2, "repeats": 1},
-        }
-    ],
-    "slips_sweep": [
-        {"examples": 30, "held": 10, "passes": (1, 2), "stiffness": (1.0, 10.0), "hidden": (4,), "steps": 2, "seeds": 2}
-    ],
-    "anchor_that_follows": [
-        {"strengths": (1.0,), "rounds": 2, "look": (1, 2), "round_steps": 2, "hidden": (4,), "first_steps": 3, "old_images": 5, "seeds": 2}
-    ],
-    "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
-    "last_lesson": [
-        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
-        for method, masked in (("plain", True), ("ewc", False))
-    ],
-    "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
-}
-# Every room that holds experiments: this one, and others whose name says it.
-HOLDERS = ["experiments", "sequences", *(path.stem for path in ROOMS.glob("experiments_*.py"))]
-MARKED = {
-    name: value
-    for room in HOLDERS
-    for name, value in vars(importlib.import_module(f"ewc.{room}")).items()
-    if hasattr(value, "modules")
-}
+HERE = "chapters.catastrophic_forgetting.experiments"
 VARIANTS = [pytest.param(name, tiny, id=f"{name} {tiny.get('method', '')}") for name, all_ in TINY.items() for tiny in all_]
-
-
-def images(name, seed):
-    """A task of the size of the book's images, and small otherwise."""
-    task = blobs(name, n=60, features=784, classes=10, seed=seed)
-    return replace(task, **{k: getattr(task, k).view(-1, 1, 28, 28) for k in ("train_inputs", "test_inputs")})
 
 
 @pytest.fixture
 def tasks(monkeypatch, tmp_path):
     """Two tiny tasks in place of the book's, and an empty folder for records."""
     pair = (images("first", 0), images("second", 1))
-    monkeypatch.setattr(experiments, "paired", lambda: pair)
-    monkeypatch.setattr(experiments, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(records, "paired", lambda: pair)
+    monkeypatch.setattr(records, "device", lambda: torch.device("cpu"))
     monkeypatch.setenv("EWC_RECORDS", str(tmp_path / "records"))
     return pair
 
@@ -108,7 +45,7 @@ def filled(name, tiny):
 
 def key(tasks, name="two_tasks", seed=0, **changes):
     configuration = filled(name, TINY[name][-1]) | changes
-    return experiments.key_of(MARKED[name], tasks, configuration, seed)
+    return records.key_of(MARKED[name], tasks, configuration, seed)
 
 
 def test_every_experiment_is_tried_here():
@@ -144,7 +81,7 @@ def test_the_key_changes_with_the_configuration_and_the_seed(tasks, changes):
 def test_the_key_changes_with_the_data_their_order_the_device_and_torch(tasks, monkeypatch):
     seen = {key(tasks), key(tasks[::-1]), key((tasks[0], replace(tasks[1], checksum="other")))}
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "device", lambda: torch.device("cuda"))
+        patch.setattr(records, "device", lambda: torch.device("cuda"))
         seen.add(key(tasks))
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "99.0")
@@ -156,16 +93,10 @@ def test_the_key_knows_the_experiment(tasks):
     assert key(tasks, "fisher_of_labels") != key(tasks)
 
 
-def test_the_key_knows_the_steps_at_which_a_run_is_looked_at(tasks, monkeypatch):
-    before = key(tasks)
-    monkeypatch.setattr(experiments, "LOOKS", (0, 1))
-    assert key(tasks) != before
-
-
 def with_source(monkeypatch, module, change):
     """Let `module` read as if `change` had been made to its code."""
-    real = experiments._source
-    monkeypatch.setattr(experiments, "_source", lambda name: change(real(name)) if name == module else real(name))
+    real = records._source
+    monkeypatch.setattr(records, "_source", lambda name: change(real(name)) if name == module else real(name))
 
 
 def with_a_constant(source):
@@ -183,60 +114,77 @@ def with_other_comments(source):
 @pytest.mark.parametrize(("name", "tiny"), VARIANTS)
 def test_the_key_changes_with_the_code_of_each_module_it_depends_on_but_not_with_comments(tasks, monkeypatch, name, tiny):
     experiment, configuration = MARKED[name], filled(name, tiny)
-    before = experiments.key_of(experiment, tasks, configuration, 0)
-    modules = experiment.modules(configuration)
-    for module in (path.stem for path in ROOMS.glob("*.py") if path.stem != "experiments"):
+    before = records.key_of(experiment, tasks, configuration, 0)
+    modules = records.modules_of(experiment, configuration)
+    for module in (name.removeprefix("ewc.") for name in MODULES):
         with monkeypatch.context() as patch:
             with_source(patch, module, with_other_comments)
-            assert experiments.key_of(experiment, tasks, configuration, 0) == before, module
+            assert records.key_of(experiment, tasks, configuration, 0) == before, module
         with monkeypatch.context() as patch:
             with_source(patch, module, with_a_constant)
-            changed = experiments.key_of(experiment, tasks, configuration, 0) != before
+            changed = records.key_of(experiment, tasks, configuration, 0) != before
             assert changed == (module in modules), module
 
 
 def test_the_key_changes_with_the_experiments_own_code_but_not_with_its_comments(tasks, monkeypatch):
-    before, real = key(tasks), inspect.getsource
+    before = key(tasks)
+    for old, new, changes in (
+        ("    def look(step):", "    def look(step):  # on the way", False),
+        ("After the first task learn", "After the first task take up", False),
+        ('anchors="merged"', 'anchors="separate"', True),
+        ("LOOKS = (0, 1,", "LOOKS = (0,", True),
+    ):
+        with monkeypatch.context() as patch:
+            source = records._source(HERE)
+            assert old in source
+            with_source(patch, HERE, lambda source, old=old, new=new: source.replace(old, new))
+            assert (key(tasks) != before) == changes, old
 
-    def edited(old, new):
-        def read(thing):
-            source = real(thing)
-            assert old in source or thing is not experiments.two_tasks
-            return source.replace(old, new)
 
-        return read
+def test_the_meaning_of_code_is_the_same_in_every_version_of_python():
+    """By the fields that have something in them: what a version adds to the syntax tree, or shows of it, is empty in old code."""
+    source = 'def f(a, *, b=1):\n    """Says."""\n    return f"{a:.2f} and {b!r}", [x for x in (1, 2.5, "z")], not a\n'
+    assert records._meaning(source) == "705895e1f732a39f1847cb75b9d2185597de0f5633db0f1aaa5b98eff4f90206"
 
-    monkeypatch.setattr(inspect, "getsource", edited("    def look(step):", "    def look(step):  # on the way"))
+
+def test_code_that_is_saved_while_a_process_runs_is_neither_its_key_nor_kept_under_it(tasks, monkeypatch):
+    """The process runs what it imported. What it trains then might be found later as what the new code gives."""
+    before, written = key(tasks), []
+    real = records._on_disk
+    monkeypatch.setattr(records, "_on_disk", lambda name: real(name) + "\nSAVED = 1\n" if name == "fisher" else real(name))
     assert key(tasks) == before
-    monkeypatch.setattr(inspect, "getsource", edited("After the first task learn", "After the first task take up"))
-    assert key(tasks) == before
-    monkeypatch.setattr(inspect, "getsource", edited('anchors="merged"', 'anchors="separate"'))
-    assert key(tasks) != before
+    monkeypatch.setattr(records, "_write", written.append)
+    with pytest.warns(RuntimeWarning, match=r"changed while two tasks was trained \(fisher\)"):
+        record = records.run(two_tasks, **TINY["two_tasks"][-1])
+    assert record.key == before
+    assert "fisher" not in {name for each in written for name in records.modules_of(first_lesson, each.configuration)}
+    assert {each.name for each in written} == {"first lesson"}  # which does not run what changed
 
 
 @pytest.mark.parametrize(("name", "tiny"), VARIANTS)
 def test_all_code_that_a_run_executes_is_covered_by_its_key(tasks, name, tiny):
-    experiment, executed, here = MARKED[name], set(), set()
+    experiment, executed, records_own = MARKED[name], set(), set()
 
     def trace(frame, event, _):
         path = Path(frame.f_code.co_filename)
-        if event == "call" and path.parent == ROOMS:
-            (here if path.stem == "experiments" else executed).add(
-                frame.f_code.co_qualname if path.stem == "experiments" else path.stem
-            )
+        if event == "call" and path.is_relative_to(PACKAGE):
+            module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+            if module == "workshop.records":
+                records_own.add(frame.f_code.co_qualname)
+            else:
+                executed.add(module)
 
     configuration = filled(name, tiny)
-    first = [experiments.run(experiment.begins_with, **experiments.beginning(experiment, configuration, 0))] if experiment.begins_with else []
+    first = [records.run(experiment.begins_with, **records.beginning(experiment, configuration, 0))] if experiment.begins_with else []
     experiment(list(tasks), *first, seed=0, **configuration)  # what torch imports late is not to be traced
     sys.setprofile(trace)
     try:
         experiment(list(tasks), *first, seed=0, **configuration)
     finally:
         sys.setprofile(None)
-    assert executed <= set(experiment.modules(configuration))
+    assert executed <= set(records.modules_of(experiment, configuration))
     assert executed  # something was seen
-    # Of the file whose code is not covered as a whole, only the experiment itself, and what reads the weights it begins with.
-    assert here <= {name, *(each for each in here if each.startswith(f"{name}.")), "Record.model"}
+    assert records_own <= {"Record.model"}  # what reads the weights that it begins with
 
 
 # ---- the record
@@ -244,13 +192,13 @@ def test_all_code_that_a_run_executes_is_covered_by_its_key(tasks, name, tiny):
 
 @pytest.mark.parametrize(("name", "tiny"), VARIANTS)
 def test_what_is_read_back_is_what_was_run_and_nothing_is_trained_twice(tasks, monkeypatch, name, tiny):
-    first = experiments.run(MARKED[name], **tiny)
+    first = records.run(MARKED[name], **tiny)
 
     def trained(*_, **__):
         raise AssertionError("it was trained again")
 
     monkeypatch.setattr(torch.Tensor, "backward", trained)
-    second = experiments.run(MARKED[name], **tiny)
+    second = records.run(MARKED[name], **tiny)
     assert json.dumps(first.result) == json.dumps(second.result)
     assert first.tensors.keys() == second.tensors.keys()
     assert all(torch.equal(value, second.tensors[key]) for key, value in first.tensors.items())
@@ -258,62 +206,60 @@ def test_what_is_read_back_is_what_was_run_and_nothing_is_trained_twice(tasks, m
         assert getattr(first, part) == getattr(second, part), part
     assert second.configuration == json.loads(json.dumps(filled(name, tiny)))
     with pytest.raises(AssertionError, match="trained again"):
-        experiments.run(MARKED[name], seed=1, **tiny)
+        records.run(MARKED[name], seed=1, **tiny)
 
 
 def test_a_record_holds_the_weights_after_each_task(tasks):
-    record = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    record = records.run(two_tasks, **TINY["two_tasks"][0])
     assert record.matrix.values.shape == (2, 2)
     for place in (0, 1):
         model = record.model(f"after {place + 1}")
         for other, wanted in zip(tasks, record.result["matrix"][place], strict=True):
-            assert experiments.accuracy(model, other) == pytest.approx(wanted)
+            assert accuracy(model, other) == pytest.approx(wanted)
     assert len(record.result["untrained"]) == 2
     assert [look["step"] for look in record.result["looks"]] == [0, 1, 2, 3]
 
 
 def test_the_weights_of_a_plain_run_are_not_trained_again_when_ewcs_strength_changes(tasks, monkeypatch):
     plain = {"method": "plain", "steps": 3, "hidden": (4,)}
-    before = experiments.run(experiments.two_tasks, **plain).key
-    for size in experiments.SIZE.values():
+    before = records.run(two_tasks, **plain).key
+    for size in LESSONS.values():
         monkeypatch.setitem(size, "strength", 12345.0)
-    assert experiments.run(experiments.two_tasks, **plain).key == before
+    assert records.run(two_tasks, **plain).key == before
 
 
 def test_an_argument_that_an_experiment_has_not_is_refused(tasks):
     with pytest.raises(TypeError, match="lambda_"):
-        experiments.run(experiments.two_tasks, lambda_=1)
+        records.run(two_tasks, lambda_=1)
 
 
 @pytest.mark.parametrize("fault", ["tensors", "numbers", "move"])
 def test_a_record_that_could_not_be_written_whole_is_not_there(tasks, monkeypatch, fault):
-    tiny, folder = TINY["first_lesson"][0], experiments.records_folder()
+    tiny, folder = TINY["first_lesson"][0], records.records_folder()
 
-    def broken(*arguments, **_):
-        if fault == "tensors":
-            Path(arguments[1]).write_bytes(b"half")
+    def broken(*_, **__):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
         if fault == "tensors":
-            patch.setattr(experiments, "save_file", broken)
+            patch.setattr(Path, "write_bytes", broken)
         elif fault == "numbers":
             patch.setattr(Path, "write_text", broken)
         else:
             patch.setattr(Path, "replace", broken)
         with pytest.raises(OSError, match="disk full"):
-            experiments.run(experiments.first_lesson, **tiny)
+            records.run(first_lesson, **tiny)
     assert [each.name for each in folder.iterdir()] == [".locks"]
-    record = experiments.run(experiments.first_lesson, **tiny)
+    record = records.run(first_lesson, **tiny)
     assert {each.name for each in folder.iterdir()} == {".locks", record.key}
 
 
 def test_a_run_killed_while_it_wrote_leaves_nothing_that_is_read(tasks):
-    folder = experiments.records_folder()
-    record = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    folder = records.records_folder()
+    record = records.run(two_tasks, **TINY["two_tasks"][0])
     whole = folder / record.key
     whole.rename(folder / "unfinished-abc")  # as a kill before the move would leave it
-    again = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    again = records.run(two_tasks, **TINY["two_tasks"][0])
     assert again.finished >= record.finished
     assert again.seconds != record.seconds
     assert whole.is_dir()
@@ -322,24 +268,24 @@ def test_a_run_killed_while_it_wrote_leaves_nothing_that_is_read(tasks):
 @pytest.mark.parametrize("file", ["record.json", "tensors.safetensors"])
 @pytest.mark.parametrize("harm", ["truncated", "emptied", "removed"])
 def test_a_damaged_record_is_made_again(tasks, file, harm):
-    first = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
-    path = experiments.records_folder() / first.key / file
+    first = records.run(two_tasks, **TINY["two_tasks"][0])
+    path = records.records_folder() / first.key / file
     if harm == "removed":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: -7 if harm == "truncated" else 0])
-    again = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    again = records.run(two_tasks, **TINY["two_tasks"][0])
     assert again.seconds != first.seconds
     assert json.dumps(again.result) == json.dumps(first.result)
-    third = experiments.run(experiments.two_tasks, **TINY["two_tasks"][0])
+    third = records.run(two_tasks, **TINY["two_tasks"][0])
     assert third.seconds == again.seconds
 
 
 def test_what_an_experiment_begins_with_is_trained_once_for_all_that_go_on_from_it(tasks):
-    plain, leashed, elastic = (experiments.run(experiments.two_tasks, **tiny) for tiny in TINY["two_tasks"])
-    several = experiments.run(experiments.second_lessons, **TINY["second_lessons"][0])
-    first = experiments.run(experiments.first_lesson, **TINY["first_lesson"][0])
-    assert len([*experiments.records_folder().glob("*/record.json")]) == 5
+    plain, leashed, elastic = (records.run(two_tasks, **tiny) for tiny in TINY["two_tasks"])
+    several = records.run(second_lessons, **TINY["second_lessons"][0])
+    first = records.run(first_lesson, **TINY["first_lesson"][0])
+    assert len([*records.records_folder().glob("*/record.json")]) == 5
     assert first.finished <= min(record.finished for record in (plain, leashed, elastic, several))
     for record in (plain, leashed, elastic):
         assert torch.equal(record.tensors["after 1"], first.tensors["after 1"])
@@ -347,13 +293,13 @@ def test_what_an_experiment_begins_with_is_trained_once_for_all_that_go_on_from_
         assert record.result["matrix"][1] == record.result["looks"][-1]["accuracies"]
         assert [look["step"] for look in record.result["looks"]] == ([3] if record is leashed else [0, 1, 2, 3])
     assert several.result["before"] == first.result["after"]
-    other = experiments.run(experiments.two_tasks, **{**TINY["two_tasks"][0], "hidden": (5,)})
+    other = records.run(two_tasks, **{**TINY["two_tasks"][0], "hidden": (5,)})
     assert len(other.tensors["after 1"]) != len(first.tensors["after 1"])
 
 
 def test_two_tasks_are_what_learning_them_in_sequence_is(tasks):
     for tiny in TINY["two_tasks"]:
-        record = experiments.run(experiments.two_tasks, seed=1, **tiny)
+        record = records.run(two_tasks, seed=1, **tiny)
         model = mlp((4,), seed=1)
         penalties = {"plain": None, "l2": L2(model, 1.0), "ewc": EWC(model, 1.0, anchors="merged")}
         used = record.configuration
@@ -369,7 +315,7 @@ def test_two_tasks_are_what_learning_them_in_sequence_is(tasks):
 
 
 def together(name, seeds=(0, 1), **changes):
-    return experiments.run_together(
+    return records.run_together(
         MARKED[name], [{**tiny, **changes, "seed": seed} for tiny in TINY[name][:4] for seed in seeds]
     )
 
@@ -379,7 +325,7 @@ def test_runs_that_are_trained_side_by_side_give_what_each_gives_alone(tasks, mo
     monkeypatch.setenv("EWC_RECORDS", str(tmp_path / "others"))
     assert {record.together for record in beside} == {8}
     for record in beside:
-        alone = experiments.run(MARKED["permuted_tasks"], seed=record.seed, **record.configuration)
+        alone = records.run(MARKED["permuted_tasks"], seed=record.seed, **record.configuration)
         assert alone.key == record.key
         assert alone.together == 1
         assert alone.result == record.result
@@ -397,7 +343,7 @@ def test_runs_that_are_trained_side_by_side_give_what_each_gives_alone(tasks, mo
 )
 def test_a_way_that_cannot_be_is_refused(tasks, run, message):
     with pytest.raises(ValueError, match=message):
-        experiments.run(
+        records.run(
             MARKED["permuted_tasks"],
             **{"method": "ewc", "strength": 1.0, "way": "proximal", "count": 2, "hidden": (4,), "steps": 3} | run,
         )
@@ -411,13 +357,13 @@ def test_only_what_is_missing_is_trained(tasks):
 
 
 def test_what_cannot_stand_in_one_stack_is_trained_apart(tasks):
-    found = experiments.run_together(
+    found = records.run_together(
         MARKED["permuted_tasks"], [{**TINY["permuted_tasks"][3], "hidden": hidden} for hidden in ((4,), (5,), (4,))]
     )
     assert [record.configuration["hidden"] for record in found] == [[4], [5], [4]]
     assert {record.together for record in found} == {1}
     assert found[0] is found[2]
-    apart = experiments.run_together(experiments.two_tasks, [TINY["two_tasks"][0], TINY["two_tasks"][2]])
+    apart = records.run_together(two_tasks, [TINY["two_tasks"][0], TINY["two_tasks"][2]])
     assert {record.together for record in apart} == {1}
 
 
@@ -426,9 +372,38 @@ def test_what_is_left_open_is_taken_from_the_size_of_the_machine(tasks, monkeypa
     assert set(sizes) == {"cpu", "embedded", "cuda"}
     real = tuple(replace(task, embedded=False) for task in tasks)
     for pair, device, kind in ((tasks, "cpu", "embedded"), (real, "cpu", "cpu"), (real, "cuda", "cuda"), (tasks, "cuda", "embedded")):
-        monkeypatch.setattr(experiments, "device", lambda device=device: torch.device(device))
-        configuration, _ = experiments._filled(MARKED["permuted_tasks"], pair, {"method": "ewc"})
+        monkeypatch.setattr(records, "device", lambda device=device: torch.device(device))
+        configuration, _ = records._filled(MARKED["permuted_tasks"], pair, {"method": "ewc"})
         assert {name: configuration[name] for name in sizes[kind]} == sizes[kind]
+
+
+def other_tensors(folder):
+    path = folder / "tensors.safetensors"
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+
+
+def other_numbers(folder):
+    path = folder / "record.json"
+    kept = json.loads(path.read_text("utf8"))
+    kept["result"]["matrix"][0][0] = 0.5
+    path.write_text(json.dumps(kept), "utf8")
+
+
+@pytest.mark.parametrize("harm", [other_tensors, other_numbers])
+def test_a_record_that_was_altered_is_made_again(tasks, harm):
+    first = records.run(two_tasks, **TINY["two_tasks"][0])
+    harm(records.records_folder() / first.key)
+    again = records.run(two_tasks, **TINY["two_tasks"][0])
+    assert again.result == first.result
+    assert all(torch.equal(value, again.tensors[name]) for name, value in first.tensors.items())
+
+
+def test_a_record_that_was_copied_to_another_key_is_not_read_there(tasks):
+    one, other = (records.run(two_tasks, seed=seed, **TINY["two_tasks"][0]) for seed in (0, 1))
+    folder = records.records_folder()
+    shutil.rmtree(folder / other.key)
+    shutil.copytree(folder / one.key, folder / other.key)
+    assert records.run(two_tasks, seed=1, **TINY["two_tasks"][0]).seed == 1
 
 
 # ---- two processes
@@ -436,27 +411,27 @@ def test_what_is_left_open_is_taken_from_the_size_of_the_machine(tasks, monkeypa
 
 def test_what_another_process_is_training_is_waited_for_and_not_trained_again(tasks, monkeypatch, tmp_path):
     tiny = TINY["two_tasks"][0]
-    record = experiments.run(experiments.two_tasks, **tiny)
-    there, real = tmp_path / "there", experiments._alone
-    experiments.records_folder().rename(there)
+    record = records.run(two_tasks, **tiny)
+    there, real = tmp_path / "there", records._alone
+    records.records_folder().rename(there)
     asked = threading.Event()
 
     def noticed(name):
         asked.set()
         return real(name)
 
-    monkeypatch.setattr(experiments, "_alone", noticed)
+    monkeypatch.setattr(records, "_alone", noticed)
     monkeypatch.setattr(torch.Tensor, "backward", lambda *_, **__: pytest.fail("it was trained again"))
     with ThreadPoolExecutor(1) as pool:
         with real(f"two_tasks {record.key}"):
-            waiting = pool.submit(experiments.run, experiments.two_tasks, **tiny)
+            waiting = pool.submit(records.run, two_tasks, **tiny)
             assert asked.wait(60)
             with pytest.raises(TimeoutError):
                 waiting.result(0.3)
-            shutil.copytree(there / record.key, experiments.records_folder() / record.key)  # as the other does when it has done
+            shutil.copytree(there / record.key, records.records_folder() / record.key)  # as the other does when it has done
         assert waiting.result(60).finished == record.finished
 
 
 def test_processes_that_ask_for_other_runs_do_not_wait(tasks):
-    with experiments._alone("two_tasks another"):
-        assert experiments.run(experiments.two_tasks, **TINY["two_tasks"][0]).result
+    with records._alone("two_tasks another"):
+        assert records.run(two_tasks, **TINY["two_tasks"][0]).result

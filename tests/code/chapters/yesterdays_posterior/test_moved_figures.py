@@ -4,10 +4,12 @@ import re
 
 import pytest
 import torch
-from ewc import figures_bayes as figures
-from ewc.conjugate import beta_log_density, learn_coin
-from ewc.figures_bayes import _ellipse
-from ewc.grid import Grid
+from ewc.chapters.fisher_information.figures import fisher_and_truth
+from ewc.chapters.laplace_approximation.figures import laplace_moved
+from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin
+from ewc.chapters.yesterdays_posterior.figures import coin_toss_by_toss
+from ewc.chapters.yesterdays_posterior.grid import Grid
+from ewc.workshop.drawing import ellipse
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -18,7 +20,7 @@ def coin():
     cards = [(1, 1)]
     for toss in tosses:
         cards.append(learn_coin(*cards[-1], toss[None]))
-    return figures.coin_toss_by_toss(theta, tosses, [beta_log_density(theta, *card).exp() for card in cards])
+    return coin_toss_by_toss(theta, tosses, [beta_log_density(theta, *card).exp() for card in cards])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def bells():
             bell = torch.distributions.Normal(mean, width).log_prob(theta).exp()
             inside = torch.where((theta > 0) & (theta < 1), bell, torch.zeros(()))
             cases[mean, width] = inside, bell, torch.tensor(mean * width)
-    return figures.laplace_moved(theta, cases, ("middle", "width"), start=(0.5, 0.2))
+    return laplace_moved(theta, cases, ("middle", "width"), start=(0.5, 0.2))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def ellipses():
             fisher = torch.tensor([[steep, 0.5], [0.5, 1.0]])
             truth = torch.einsum("xyi,ij,xyj->xy", grid.points, fisher, grid.points) / 2
             cases[steep, level] = truth, fisher, level, torch.tensor(0.9 * level), torch.tensor(1.1 * level)
-    return figures.fisher_and_truth(grid, cases, ("steepness", "KL divergence"), start=(2.0, 0.1))
+    return fisher_and_truth(grid, cases, ("steepness", "KL divergence"), start=(2.0, 0.1))
 
 
 @pytest.mark.parametrize("name", ["coin", "bells", "ellipses"])
@@ -88,7 +90,7 @@ def test_a_bell_says_its_divergence_and_how_much_of_it_lies_where_no_coin_can_be
 
 def test_the_ellipse_is_where_half_the_quadratic_form_is_the_level():
     fisher, level = torch.tensor([[2.0, 0.5], [0.5, 1.0]]), 0.03
-    steps = _ellipse(torch.zeros(2), fisher, (2 * level) ** 0.5)
+    steps = ellipse(torch.zeros(2), fisher, (2 * level) ** 0.5)
     values = torch.einsum("it,ij,jt->t", steps, fisher, steps) / 2
     torch.testing.assert_close(values, torch.full_like(values, level), rtol=1e-10, atol=0)
     assert steps.square().sum(0).std() > 0.01  # an ellipse, and no circle

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ewc.conjugate import beta_log_density, learn_coin, learn_line, learn_mean
-from ewc.grid import Grid, gaussian_log_prior, logistic_log_likelihood, two_clusters
+from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean
+from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood, two_clusters
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch.distributions import Beta, MultivariateNormal, Normal

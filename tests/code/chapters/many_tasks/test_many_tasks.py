@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from ewc import EWC, diagonal_fisher, fit, mlp, permuted
-from ewc.anchors import learn_gaussians, shares
-from ewc.conjugate import learn_line
-from ewc.experiments_many import _of, overlap_by_layer
-from ewc.figures_many import Rows, by_task, told
+from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
+from ewc.chapters.many_tasks.experiments import _of, overlap_by_layer
+from ewc.chapters.many_tasks.figures import by_task
+from ewc.chapters.yesterdays_posterior.conjugate import learn_line
 from ewc.metrics import fisher_overlap
+from ewc.workshop.tables import Rows, told
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from small_tasks import blobs

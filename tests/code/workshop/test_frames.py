@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from ewc.figures import BLUE, draw
-from ewc.frames import frames
+from ewc.workshop.drawing import BLUE, draw
+from ewc.workshop.frames import frames
 
 
 def drawing(power, width=1.0, size=(3.0, 2.0)):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ewc import page
+from ewc.workshop import page
 
 S = "\N{NO-BREAK SPACE}"
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from ewc import experiments_cannot, full_fisher, mlp
+from ewc import full_fisher, mlp
+from ewc.chapters.what_ewc_cannot_do import experiments
+from ewc.datasets import digits, letters
 from ewc.noise import cost_of_a_shift, curvature_along, direction, divergence, in_use, mean_kl, scales, turned
-from ewc.tasks import digits, letters
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
@@ -132,7 +133,7 @@ def test_the_cost_of_a_shift_is_the_kl_divergence_of_the_two_predictions():
 
 
 def last_lesson(**arguments):
-    return experiments_cannot.last_lesson(
+    return experiments.last_lesson(
         [digits()], hidden=(100, 100), steps=200, fisher_examples=100, examples=(5,), **arguments
     )[0]
 
@@ -175,9 +176,9 @@ def test_runs_side_by_side_are_the_runs_alone():
     runs = [dict(method="plain"), dict(method="ewc", strength=1e3)]
     shared = dict(masked=False, examples=(5,), groups=5, hidden=(20,), steps=8, batch_size=32, learning_rate=1e-3,
                   fisher_examples=50, seed=1)  # fmt: skip
-    both = experiments_cannot.last_lesson.together([digits()], [{"strength": None} | run | shared for run in runs])
+    both = experiments.last_lesson.together([digits()], [{"strength": None} | run | shared for run in runs])
     for run, (found, _) in zip(runs, both, strict=True):
-        alone, _ = experiments_cannot.last_lesson([digits()], **{"strength": None} | run | shared)
+        alone, _ = experiments.last_lesson([digits()], **{"strength": None} | run | shared)
         torch.testing.assert_close(torch.tensor(found["after"]), torch.tensor(alone["after"]), rtol=0, atol=0.02)
         torch.testing.assert_close(torch.tensor(list(found["rise"].values())), torch.tensor(list(alone["rise"].values())), rtol=1e-3, atol=1e-4)
 
@@ -186,7 +187,7 @@ def test_runs_side_by_side_are_the_runs_alone():
 def disturbed():
     tasks = [digits(), letters()]
     sizes = (1.0, 3.0, 10.0, 20.0, 40.0)
-    return experiments_cannot.weight_noise(tasks, sizes=sizes, steps=300, hidden=(50, 50), images=600, strength=100.0)[0]
+    return experiments.weight_noise(tasks, sizes=sizes, steps=300, hidden=(50, 50), images=600, strength=100.0)[0]
 
 
 def mean(result, kind, name):

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from ewc.grid import gaussian_log_prior, logistic_log_likelihood, two_clusters
+from ewc.chapters.likelihood_and_loss.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
+from ewc.chapters.yesterdays_posterior.grid import gaussian_log_prior, logistic_log_likelihood, two_clusters
 from ewc.laplace import laplace_approximation
-from ewc.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal

@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 from ewc import EWC, L2, accuracy, diagonal_fisher, fit, mlp
-from ewc.experiments import Record, first_lesson, second_lessons, two_tasks
-from ewc.grid import two_clusters
+from ewc.chapters.catastrophic_forgetting.experiments import first_lesson, two_tasks
+from ewc.chapters.tempting_fixes import experiments
+from ewc.chapters.tempting_fixes.experiments import second_lessons
+from ewc.chapters.tempting_fixes.two_weights import TwoWeights, descend
+from ewc.chapters.yesterdays_posterior.grid import two_clusters
 from ewc.replay import Replay
-from ewc.two_weights import TwoWeights, descend
+from ewc.workshop.records import Record
 from small_tasks import blobs
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -170,8 +173,6 @@ def test_with_every_layer_frozen_nothing_is_learned_and_nothing_forgotten(pair, 
 
 @pytest.mark.parametrize(("frozen", "held"), [(1, {"hidden1"}), (2, {"hidden1", "hidden2"})])
 def test_freezing_counts_layers_from_the_input(pair, first, monkeypatch, frozen, held):
-    from ewc import experiments
-
     seen = []
 
     def watched(model, task, **_):

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from ewc import paper, sequences
-from ewc.experiments import Record
-from test_experiments import MARKED, TINY, images
+from ewc.workshop import paper, sequences
+from ewc.workshop.records import Record
+from tiny_runs import MARKED, TINY, images
 
-KEPT = sorted(paper.folder().glob("*.json"))
+KEPT = sorted(paper.folder().glob("*/*.json"))
 
 
 def read(path):
@@ -26,6 +26,16 @@ def test_a_record_in_the_repository_stands_under_the_key_of_its_configuration(pa
     # Nor has a default changed since: what the record does not say otherwise means today what it meant then.
     today, _ = paper.complete(experiment, {**kept["configuration"], "seed": kept["seed"]})
     assert {name: today[name] for name in kept["configuration"]} == kept["configuration"]
+
+
+def test_a_record_stands_in_the_folder_of_its_protocol():
+    data = {read(path)["checksum"] for path in KEPT}
+    assert len(data) == 1
+    for protocol, runs in paper.protocols().items():
+        for experiment, given in runs:
+            key = paper.key_of(experiment, *paper.complete(experiment, given), *data)
+            assert {path.parent.name for path in KEPT if path.stem.endswith(key)} <= {protocol}, given
+    assert {path.parent.name for path in KEPT} <= paper.protocols().keys()
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
@@ -109,16 +119,16 @@ def run(method="ewc", **changes):
 
 def test_each_run_gets_a_file_and_none_is_trained_twice(place, monkeypatch):
     said = []
-    paper.make([run("plain"), run("ewc"), run("ewc", seed=1)], say=said.append)
-    files = {path: path.read_bytes() for path in place.iterdir()}
+    paper.make({"a": [run("plain"), run("ewc"), run("ewc", seed=1)]}, say=said.append)
+    files = {path: path.read_bytes() for path in place.glob("*/*")}
     assert len(files) == 3
     monkeypatch.setattr(sequences, "_learned", None)
-    paper.make([run("plain"), run("ewc", seed=1)], say=said.append)
-    assert {path: path.read_bytes() for path in place.iterdir()} == files
+    paper.make({"a": [run("plain"), run("ewc", seed=1)]}, say=said.append)
+    assert {path: path.read_bytes() for path in place.glob("*/*")} == files
 
 
 def test_records_are_found_by_what_they_were(place):
-    paper.make([run("plain", seed=1), run("plain"), run("ewc")], say=lambda _: None)
+    paper.make({"a": [run("plain", seed=1), run("plain"), run("ewc")]}, say=lambda _: None)
     assert [record.seed for record in paper.records(sequences.permuted_tasks, method="plain", hidden=(4,))] == [0, 1]
     assert [record.configuration["method"] for record in paper.records(seed=0)].count("ewc") == 1
     assert paper.records(sequences.split_tasks) == []
@@ -127,7 +137,7 @@ def test_records_are_found_by_what_they_were(place):
 
 def test_finals_are_the_runs_on_test_images_with_the_strength_that_was_chosen(place):
     given = [run(strength=3.0, seed=1), run(strength=3.0), run(strength=3.0, tuning=True), run(anchors="separate"), run("l2")]
-    paper.make(given, say=lambda _: None)
+    paper.make({"a": given}, say=lambda _: None)
     experiment, tiny = run()
     tiny.pop("strength"), tiny.pop("seed")
     assert [(r.seed, r.configuration["strength"]) for r in paper.finals(experiment, **tiny)] == [(0, 3.0), (1, 3.0)]
@@ -135,8 +145,31 @@ def test_finals_are_the_runs_on_test_images_with_the_strength_that_was_chosen(pl
     assert paper.finals(experiment, **tiny, strength=2.0) == []
 
 
+def test_a_run_that_another_protocol_has_is_not_trained_again(place, monkeypatch):
+    paper.make({"a": [run("plain")]}, say=lambda _: None)
+    monkeypatch.setattr(sequences, "_learned", None)
+    paper.make({"b": [run("plain")]}, say=lambda _: None)
+
+
+def test_a_copied_renamed_or_damaged_record_is_refused_by_its_name(place):
+    paper.make({"a": [run("plain")]}, say=lambda _: None)
+    (path,) = place.glob("*/*.json")
+    whole = path.read_text("utf8")
+    (place / "b").mkdir()
+    copied = place / "b" / path.name
+    copied.write_text(whole, "utf8")
+    with pytest.raises(ValueError, match=f"{path.name} and .*{path.name} hold the same run"):
+        paper.records()
+    renamed = copied.rename(place / "b" / "permuted-tasks-plain-0123456789abcdef.json")
+    with pytest.raises(ValueError, match=f"{renamed.name} holds the run .* copied or renamed"):
+        paper.records()
+    renamed.write_text(whole[:100], "utf8")
+    with pytest.raises(ValueError, match=f"{renamed.name} is no record, or damaged"):
+        paper.records()
+
+
 def test_the_record_is_what_the_run_gave(place):
-    paper.make([run()], say=lambda _: None)
+    paper.make({"a": [run()]}, say=lambda _: None)
     (record,) = paper.records()
     experiment, given = run()
     configuration, seed = paper.complete(experiment, given)
@@ -173,7 +206,7 @@ def test_a_strength_is_the_best_of_its_search_on_held_out_images(place):
     strengths = (0.0, 1.0, 1e6)
     asked = list(paper._tuned(experiment, given, strengths, seeds=(0, 1)))
     assert len(asked) == 3  # nothing more can be said before the search
-    paper.make(asked, say=lambda _: None)
+    paper.make({"a": asked}, say=lambda _: None)
     searched = {r.configuration["strength"]: r.matrix.average() for r in paper.records(tuning=True)}
     assert searched.keys() == set(strengths)
     final = list(paper._tuned(experiment, given, strengths, seeds=(0, 1)))[3:]
@@ -185,7 +218,7 @@ def test_a_strength_is_the_best_of_its_search_on_held_out_images(place):
 def test_a_record_half_written_is_not_one(place, monkeypatch):
     monkeypatch.setattr(paper.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        paper.make([run()], say=lambda _: None)
+        paper.make({"a": [run()]}, say=lambda _: None)
     assert paper.records() == []
 
 
@@ -195,9 +228,9 @@ def test_the_file_reads_back_as_what_was_written():
 
 
 def test_every_protocol_can_be_completed():
-    for experiment, given in paper.protocols():
+    for experiment, given in (run for runs in paper.protocols().values() for run in runs):
         configuration, _ = paper.complete(experiment, given)
         assert configuration["steps"]
         assert configuration["hidden"]
         assert TINY[experiment.__name__]
-    assert importlib.util.find_spec("ewc.paper")
+    assert importlib.util.find_spec("ewc.workshop.paper")

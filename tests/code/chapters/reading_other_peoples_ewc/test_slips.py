@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 from by_hand import assert_same, assert_untouched, mean_over, squared_scores, whole_state
-from ewc import EWC, KroneckerEWC, MemoryAwareSynapses, mlp, slips
+from ewc import EWC, KroneckerEWC, MemoryAwareSynapses, mlp
+from ewc.chapters.reading_other_peoples_ewc import slips
+from ewc.chapters.reading_other_peoples_ewc.slips import FISHERS, EWCWith, likeness, term
 from ewc.review import CHECKS, learn, review
-from ewc.slips import FISHERS, EWCWith, likeness, term
 from torch import nn
 from torch.nn.functional import cross_entropy
 

@@ -1,0 +1,76 @@
+"""Every experiment of the book in a form that takes a moment, and tasks of the size of its images for them."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import ewc
+from small_tasks import blobs
+
+PACKAGE = Path(ewc.__file__).parent
+MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
+# The modules that hold experiments.
+HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments"))]
+
+# Each experiment in a form that takes a moment, in each of its variants.
+TINY = {
+    "first_lesson": [{"steps": 3, "hidden": (4,)}],
+    "two_tasks": [
+        {"method": method, "strength": strength, "steps": 3, "hidden": (4,)}
+        for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0))
+    ],
+    "second_lessons": [{"ways": (("slower", 0.1), ("freeze", 1), ("replay", 5)), "steps": 3, "hidden": (4,)}],
+    "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
+    "permuted_tasks": [
+        {"method": method, "strength": strength, "count": 2, "hidden": (4,), "steps": 3, "memory": 5, "looks": 1}
+        for strength, methods in ((None, "plain joint"), (1.0, "ewc si lwf l2 mas kronecker replay"))
+        for method in methods.split()
+    ]
+    + [
+        {"method": method, "strength": 1.0, "way": "proximal", "factors": "added", "count": 2, "hidden": (4,), "steps": 3}
+        for method in ("ewc", "kronecker")
+    ],
+    "split_tasks": [
+        {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
+        for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
+    ]
+    + [{"scenario": "class", "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 3, "padding": 1, "normalized": True, "seen": True}],
+    "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
+    "second_task": [
+        {"strength": 1.0, "way": way, "steps": 3, "hidden": (4,)} for way in ("explicit", "capped", "proximal", "joint")
+    ],
+    "permutations": [
+        {"strength": 1.0, "way": way, "count": 2, "steps": 3, "hidden": (4,)} for way in ("explicit", "proximal", "joint")
+    ],
+    "importances": [{"steps": 3, "hidden": (4,)}],
+    "costs": [
+        {
+            "methods": tuple((name, {"method": name, "memory": 5}) for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay")),
+            **{"count": 2, "hidden": (4,), "steps": 2, "repeats": 1},
+        }
+    ],
+    "slips_sweep": [
+        {"examples": 30, "held": 10, "passes": (1, 2), "stiffness": (1.0, 10.0), "hidden": (4,), "steps": 2, "seeds": 2}
+    ],
+    "anchor_that_follows": [
+        {"strengths": (1.0,), "rounds": 2, "look": (1, 2), "round_steps": 2, "hidden": (4,), "first_steps": 3, "old_images": 5, "seeds": 2}
+    ],
+    "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
+    "last_lesson": [
+        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
+        for method, masked in (("plain", True), ("ewc", False))
+    ],
+    "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
+}
+MARKED = {
+    name: value
+    for module in HOLDERS
+    for name, value in vars(importlib.import_module(module)).items()
+    if hasattr(value, "modules") and value.__module__ == module
+}
+
+
+def images(name, seed):
+    """A task of the size of the book's images, and small otherwise."""
+    task = blobs(name, n=60, features=784, classes=10, seed=seed)
+    return replace(task, **{k: getattr(task, k).view(-1, 1, 28, 28) for k in ("train_inputs", "test_inputs")})

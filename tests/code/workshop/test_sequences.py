@@ -1,0 +1,55 @@
+"""The experiments on sequences of tasks hand the right lessons to the right outputs."""
+
+import pytest
+import torch
+from ewc import models, tasks, together
+from ewc.workshop import paper, sequences
+from tiny_runs import images
+
+
+@pytest.fixture
+def base():
+    return images("images", 0)
+
+
+def test_split_images_get_their_border_and_scale_from_the_images_that_are_learned(base, monkeypatch):
+    """Statistics over the held-out images would be a look at them."""
+    seen = {}
+
+    def learned(runs, sequences_, **options):
+        seen["parts"] = sequences_[0]
+
+    monkeypatch.setattr(sequences, "_learned", learned)
+    run = dict(scenario="class", method="l2", groups=5, padding=2, normalized=True, seen=False, tuning=True)
+    sequences._split([base], [run])
+    wanted = tasks.split(tasks.normalized(tasks.padded(tasks.held_out(base), 2)), 5, scenario="class")
+    for part, other in zip(seen["parts"], wanted, strict=True):
+        assert torch.equal(part.train_inputs, other.train_inputs)
+        assert torch.equal(part.test_inputs, other.test_inputs)
+
+
+def test_outputs_of_classes_to_come_get_no_lesson(base):
+    """Their biases stay where they were, and in tests they take part."""
+    run = dict(scenario="class", method="l2", strength=0.0, hidden=(4,), steps=3, seen=True)
+    configuration, seed = paper.complete(sequences.split_tasks, {**run, "seed": 0})
+    found = {}
+
+    def watched(models, learned, *, tests, **options):
+        sizes = [len(task.units) for task in learned[0]]
+        for place in range(2):
+            together.fit_together(models, [learned[0][place]], steps=3)
+        found.update(sizes=sizes, tests=[task.units for task in tests[0]], bias=models[0].logits.bias.detach().clone())
+        return real(models, learned, tests=tests, **options)
+
+    real = sequences.learn_together
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences, "learn_together", watched)
+        sequences.split_tasks([base], seed=seed, **configuration)
+    first = models.mlp((4,), seed=0).logits.bias
+    assert found["sizes"] == [2, 4, 6, 8, 10]
+    assert found["tests"] == [None] * 5
+    assert torch.equal(found["bias"][4:], first[4:])
+    assert not torch.isclose(found["bias"][:4], first[:4]).any()
+    for wrong in ({"scenario": "domain"}, {"method": "replay"}, {"method": "joint"}):
+        with pytest.raises(ValueError, match="seen is True; it needs scenario 'class'"):
+            sequences.split_tasks([base], seed=seed, **{**configuration, **wrong})
