@@ -6,15 +6,19 @@ on the images of the step are targets beside the labels:
 
     penalty(θ) = λ τ² Σ_heads mean over the batch of KL( p_teacher(·|x; τ) ‖ p(·|x, θ; τ) ),     p(·; τ) = softmax(logits / τ)
 
-This file needs torch and nothing else. From the book Weights that Remember.
+This file needs torch, and beside it heads.py. From the book Weights that Remember.
 """
 
 import copy
 import math
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+if __package__:
+    from .heads import all_outputs
+else:  # copied into a folder, without a package
+    from heads import all_outputs
 
 
 class Distillation:
@@ -71,9 +75,9 @@ class Distillation:
         """
         if self._teacher is None:
             return torch.zeros((), device=inputs.device)
-        with _all_outputs(self._teacher), torch.no_grad():
+        with all_outputs(self._teacher), torch.no_grad():
             wanted = self._teacher(inputs) / self.temperature
-        with _all_outputs(self.model):
+        with all_outputs(self.model):
             found = self.model(inputs) / self.temperature
         total = 0
         for head in self._heads:
@@ -97,16 +101,20 @@ class Distillation:
         Raises:
             ValueError: the state belongs to another model.
         """
+        if not isinstance(state, dict):
+            raise TypeError(f"state is {type(state).__name__}; it must be the dictionary of tensors that state_dict gave")
         if not state:
             self._teacher, self._heads = None, []
             return
-        weights, heads = {}, {}
+        weights, heads, own = {}, {}, self.model.state_dict()
         for key, value in state.items():
             kind, _, name = key.partition("/")
             if kind not in ("teacher", "head") or (kind == "head" and not name.isdigit()):
                 raise ValueError(f"state is for another model: it has {key!r}, which is neither a teacher's nor a head")
             if kind == "teacher" and not value.isfinite().all():
                 raise ValueError(f"state holds a value that is not finite, in {key!r}")
+            if kind == "teacher" and name in own and value.is_floating_point() != own[name].is_floating_point():
+                raise ValueError(f"state has {value.dtype} in {key!r}; the model has {own[name].dtype} there")
             if kind == "teacher":
                 weights[name] = value
             else:
@@ -128,17 +136,3 @@ def _within(head, other):
 
 def _teacher_from(model):
     return copy.deepcopy(model).eval().requires_grad_(False)
-
-
-@contextmanager
-def _all_outputs(model):
-    """The model with all its outputs, whichever it is limited to at the moment."""
-    units = getattr(model, "units", None)
-    if getattr(units, "chosen", None) is None:
-        yield
-        return
-    chosen, units.chosen = units.chosen, None
-    try:
-        yield
-    finally:
-        units.chosen = chosen

@@ -95,7 +95,7 @@ class Blocks:
     def __init__(self, b, a, steepest=None):
         self.b, self.a = b, a
         if steepest is None:
-            steepest = _largest(b) * _largest(a)
+            steepest = smallest_and_largest(b)[1] * smallest_and_largest(a)[1]
         self.steepest = steepest  # an eigenvalue a task, found once
 
     def faded(self, decay):
@@ -140,9 +140,10 @@ class Blocks:
         return tuple(value.to(self.b.dtype) for value in (u, v, eigenvalues))
 
 
-def _largest(matrices):
-    """The largest eigenvalue of each. In float32 the search may not converge where many others are next to 0, as of dark pixels."""
+def smallest_and_largest(matrices):
+    """The outermost eigenvalues of each. In float32 the search may not converge where many are next to 0, as of dark pixels."""
     try:
-        return torch.linalg.eigvalsh(matrices)[:, -1]
+        values = torch.linalg.eigvalsh(matrices)
     except torch.linalg.LinAlgError:
-        return torch.linalg.eigvalsh(matrices.double())[:, -1].to(matrices.dtype)
+        values = torch.linalg.eigvalsh(matrices.double()).to(matrices.dtype)
+    return values[:, 0], values[:, -1]

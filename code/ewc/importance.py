@@ -129,7 +129,7 @@ class SynapticIntelligence:
         """As `EWC.load_state_dict`; the model should have the weights of when the state was taken."""
         parameters = dict(self.model.named_parameters())
         walks: dict[str, dict[str, Tensor]] = {}
-        for key, value in state.items():
+        for key, value in springs.checked_state(state).items():
             head, kind, name = [*key.split("/", 2), "", ""][:3]
             if head == "walk":
                 known = kind in ("start", "before", "path", "gradient")

@@ -20,11 +20,11 @@ from torch.autograd.function import once_differentiable
 
 if __package__:
     from . import springs
-    from .factors import Blocks
+    from .factors import Blocks, smallest_and_largest
     from .fisher import kronecker_fisher
 else:  # copied into a folder, without a package
     import springs
-    from factors import Blocks
+    from factors import Blocks, smallest_and_largest
     from fisher import kronecker_fisher
 
 Factors = Literal["kept", "added"]
@@ -158,7 +158,7 @@ class KroneckerEWC:
         """
         parameters = dict(self.model.named_parameters())
         anchor, factors = {}, {}
-        for key, value in state.items():
+        for key, value in springs.checked_state(state).items():
             kind, _, name = key.partition("/")
             if kind in ("outputs", "inputs"):
                 factors[kind, name] = value
@@ -186,8 +186,13 @@ class KroneckerEWC:
                 f"state is for another model: the factors of {name!r} are {tuple(b.shape)} and {tuple(a.shape)}; "
                 f"they must be (tasks, {m}, {m}) and (tasks, {k}, {k})"
             )
-        if not (a.isfinite().all() and b.isfinite().all()):
-            raise ValueError(f"state holds a value that is not finite, in the factors of {name!r}")
+        for side in (b, a):
+            if not (side.is_floating_point() and side.isfinite().all()):
+                raise ValueError(f"state holds a value that is not finite, or no floating-point number, in the factors of {name!r}")
+            # Each is a mean of squares, ddᵀ: its eigenvalues are not negative, but for rounding.
+            lowest, highest = smallest_and_largest(side)
+            if (side - side.mT).abs().max() > 1e-4 * highest.abs().max() or (lowest < -1e-4 * highest.abs()).any():
+                raise ValueError(f"state has factors of {name!r} that are not symmetric and positive semi-definite")
         if self.factors == "added" and len(b) > 1:
             raise ValueError(
                 f"state has the factors of {len(b)} tasks; factors='added' keeps one pair: load it into factors='kept'"

@@ -5,31 +5,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-
-class Units(nn.Module):
-    """Lets through the outputs in `chosen`, those of the task at hand; all where it is None. It has no weights.
-
-    `chosen` is a sequence of k positions, or a tensor (N, k) of them where they differ from example to example.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.chosen = None
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """logits (N, C) to (N, k)."""
-        return choose(logits, self.chosen)
-
-
-def choose(logits: Tensor, units: Sequence[int] | Tensor | None) -> Tensor:
-    """The outputs `units` of logits (…, N, C), as `Units` does."""
-    if units is None:
-        return logits
-    if isinstance(units, Tensor):
-        return logits.gather(-1, units)
-    return logits[..., list(units)]
+from .heads import Units
 
 
 def mlp(

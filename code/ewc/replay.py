@@ -6,14 +6,18 @@ for the old task's loss but that loss itself, estimated from what was kept:
 
     penalty(θ) = λ Σ_tasks mean over the kept examples of −log p(y|x, θ)
 
-This file needs torch and nothing else. From the book Weights that Remember.
+This file needs torch, and beside it heads.py. From the book Weights that Remember.
 """
 
 import math
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+if __package__:
+    from .heads import all_outputs
+else:  # copied into a folder, without a package
+    from heads import all_outputs
 
 
 class Replay:
@@ -83,7 +87,7 @@ class Replay:
         inputs, targets = self.memory
         batch = torch.randint(len(inputs), (self.batch_size,), generator=self._generator)
         batch = batch.to(inputs.device)
-        with _all_outputs(self.model):
+        with all_outputs(self.model):
             logits = self.model(inputs[batch])
         if self.units is not None:
             logits = _of_units(logits, self.units[batch])
@@ -103,11 +107,15 @@ class Replay:
         Raises:
             ValueError: a part is missing or unknown, or the examples are not `examples` a task.
         """
+        if not isinstance(state, dict):
+            raise TypeError(f"state is {type(state).__name__}; it must be the dictionary of tensors that state_dict gave")
         parts = state.keys() - {"generator", "units"}
         if "generator" not in state or parts not in ({"inputs", "targets"}, set()):
             raise ValueError(
                 f"state has {sorted(state)}; it must have the generator, inputs and targets together, and perhaps units"
             )
+        if "inputs" in parts and not state["inputs"].isfinite().all():
+            raise ValueError("state holds a value that is not finite, in 'inputs'")
         device = next(self.model.parameters()).device
         kept = {name: value.detach().to(device, copy=True) for name, value in state.items() if name != "generator"}
         lengths = {name: len(value) for name, value in kept.items()}
@@ -141,17 +149,3 @@ def _of_units(logits, units):
     everything = nn.functional.pad(torch.arange(classes, device=units.device), (0, units.shape[1] - classes), value=-1)
     units = torch.where((units < 0).all(1, keepdim=True), everything, units)
     return logits.gather(1, units.clamp(min=0)).masked_fill(units < 0, -torch.inf)
-
-
-@contextmanager
-def _all_outputs(model):
-    """The model with all its outputs, whichever it is limited to at the moment."""
-    units = getattr(model, "units", None)
-    if getattr(units, "chosen", None) is None:
-        yield
-        return
-    chosen, units.chosen = units.chosen, None
-    try:
-        yield
-    finally:
-        units.chosen = chosen

@@ -8,6 +8,7 @@ Part of penalties.py, which says more. This file needs torch and nothing else. F
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -121,10 +122,19 @@ def state_of(terms):
     }
 
 
+def checked_state(state):
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state is {type(state).__name__}; it must be the dictionary of tensors that state_dict gave")
+    return state
+
+
 def fitting(key, value, name, parameter):
     """A value of a state as a copy beside the parameter that it speaks of; an error where it does not fit, or there is none."""
     if parameter is None:
         raise ValueError(f"state is for another model: it has {key!r}, and this model no such parameter")
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"state has {found} in {key!r}; it must be a tensor of floating-point numbers")
     if value.shape != parameter.shape:
         shapes = f"{tuple(value.shape)} in the state and {tuple(parameter.shape)} in the model"
         raise ValueError(f"state is for another model: {name!r} is {shapes}")
@@ -134,12 +144,15 @@ def fitting(key, value, name, parameter):
 
 
 def terms_from(state, model):
+    """The terms that `state_of` made this state of; an error that names what does not fit the model, or cannot be."""
     parameters = dict(model.named_parameters())
     terms: dict[int, dict[str, dict[str, Tensor]]] = {}
-    for key, value in state.items():
+    for key, value in checked_state(state).items():
         task, kind, name = [*key.split("/", 2), "", ""][:3]
         known = task.isdigit() and kind in ("anchor", "importance")
         value = fitting(key, value, name, parameters.get(name) if known else None)
+        if kind == "importance" and (value < 0).any():
+            raise ValueError(f"state has a negative importance, {float(value.min()):.3g}, in {key!r}: it would push weights away from θ*")
         terms.setdefault(int(task), {"anchor": {}, "importance": {}})[kind][name] = value
     for task, term in terms.items():
         missing = term["anchor"].keys() ^ term["importance"].keys()

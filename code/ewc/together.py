@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm import tqdm
 
+from .heads import Units, choose
 from .metrics import AccuracyMatrix
-from .models import Units, choose
 from .tasks import Task
 from .training import (
     Optimizer,

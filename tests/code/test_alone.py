@@ -137,6 +137,11 @@ assert total["weight"].tolist() == [[1.0, 4.0]] * 2, total
 blocks = factors.Blocks(2 * torch.eye(2)[None], 3 * torch.eye(2)[None])
 assert torch.equal(blocks.times(torch.ones(2, 2)), 6 * torch.ones(2, 2))
 """,
+    "heads": """
+layer = heads.Units()
+layer.chosen = (1,)
+assert layer(torch.tensor([[1.0, 2.0]])).tolist() == [[2.0]]
+""",
     "springs": """
 model = torch.nn.Linear(1, 1, bias=False)
 torch.nn.init.constant_(model.weight, 3.0)

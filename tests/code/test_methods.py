@@ -370,6 +370,38 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(name, width):
     assert value(penalty).item() == before
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("state", [None, [], "a file", torch.zeros(2)])
+def test_a_state_that_is_no_dictionary_is_refused(name, state):
+    with pytest.raises(TypeError, match="state is"):
+        METHODS[name](network()).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "replay"])
+def test_a_state_of_whole_numbers_is_refused(name):
+    penalty = learn(METHODS[name](network()), 0)
+    state, before = penalty.state_dict(), value(penalty).item()
+    for key in (key for key in state if "head/" not in key and state[key].is_floating_point()):
+        with pytest.raises(ValueError, match=r"state .*" if name == "distillation" else r"state (has torch.int64|holds a value)"):
+            penalty.load_state_dict(state | {key: state[key].long()})
+    assert value(penalty).item() == before
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("replay", "distillation")])
+def test_a_state_with_importances_that_push_is_refused(name):
+    """A negative importance would drive weights away from θ*, and a factor that is not semi-definite some of its directions."""
+    penalty = learn(METHODS[name](network()), 0)
+    state, before = penalty.state_dict(), value(penalty).item()
+    for key in (key for key in state if "importance/" in key or key.startswith(("inputs/", "outputs/"))):
+        if state[key].ndim > 1:
+            with pytest.raises(ValueError, match=r"state has (a negative importance|factors of .* that are not symmetric)"):
+                penalty.load_state_dict(state | {key: -1 - state[key]})
+            if key.startswith(("inputs/", "outputs/")):
+                with pytest.raises(ValueError, match="not symmetric and positive"):
+                    penalty.load_state_dict(state | {key: state[key] + torch.ones_like(state[key]).triu(1)})
+    assert value(penalty).item() == before
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "replay"])
 def test_a_state_that_lacks_a_part_or_is_not_finite_is_refused(name):
     penalty = learn(METHODS[name](network()), 0)

@@ -1,0 +1,48 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""Outputs of its own for each task of one network: a last layer that lets through those of the task at hand.
+
+This file needs torch and nothing else. From the book Weights that Remember.
+"""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+class Units(nn.Module):
+    """Lets through the outputs in `chosen`, those of the task at hand; all where it is None. It has no weights.
+
+    `chosen` is a sequence of k positions, or a tensor (N, k) of them where they differ from example to example.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.chosen = None
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """logits (N, C) to (N, k)."""
+        return choose(logits, self.chosen)
+
+
+def choose(logits: Tensor, units: Sequence[int] | Tensor | None) -> Tensor:
+    """The outputs `units` of logits (…, N, C), as `Units` does."""
+    if units is None:
+        return logits
+    if isinstance(units, Tensor):
+        return logits.gather(-1, units)
+    return logits[..., list(units)]
+
+
+@contextmanager
+def all_outputs(model):
+    """The model with all its outputs, whichever it is limited to at the moment."""
+    units = getattr(model, "units", None)
+    if getattr(units, "chosen", None) is None:
+        yield
+        return
+    chosen, units.chosen = units.chosen, None
+    try:
+        yield
+    finally:
+        units.chosen = chosen
