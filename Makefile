@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # what pip leaves uncompiled is compiled where it is first imported, and that is to be kept
-.PHONY: help picture book test serve lint bench paper clean setup vendor browser
+.PHONY: help picture book check test parts code-tests timed-book timed-copy page-tests serve lint bench paper clean setup vendor browser
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -19,7 +19,8 @@ JUPYTER_BOOK := import sys; from jupyter_book.cli.main import main; sys.exceptho
 
 help:
 	@echo "make book    set up, train, and build the pages: $(OUTPUT)/_build/html/index.html"
-	@echo "make test    the book, then lint, then every test (code, book, site)"
+	@echo "make check   style, spelling and the tests of the code, without building a page: minutes"
+	@echo "make test    everything: the book, the same without data, every test (code, book, site)"
 	@echo "make serve   show the built pages at http://localhost:$(PORT)  (PORT=… for another port)"
 	@echo "make lint    style and spelling"
 	@echo "make bench   the timings that the book is held to"
@@ -74,18 +75,34 @@ book: vendor
 	touch "$$built/.complete"; \
 	echo "… done in $$SECONDS s. Open $$built/html/index.html"
 
-# First the second copy that the tests look at, without data: two pages at a time, so it wants all cores. The tests of the code need
-# one core and no pages. So they run beside those of the book and the site.
-test: book browser lint
+# Two checks by their price: `check` is what one waits for before a commit, `test` is everything. Each part says what it does and how
+# long it took, and the last line of each says it of all.
+PARTS := _build/parts
+TESTS := $(RUN) pytest -n auto -p no:cacheprovider -q
+check: parts lint code-tests
+	@echo "make check passed:$$(cat $(PARTS))"
+
+test: parts lint timed-book timed-copy code-tests page-tests
+	@echo "All tests passed:$$(cat $(PARTS))"
+
+parts: setup
+	@mkdir -p _build; : >$(PARTS)
+
+code-tests: setup
+	@echo "The tests of the code, on all cores …"
+	@set -e; OMP_NUM_THREADS=1 $(TESTS) tests/code; printf ' tests of the code %s s,' "$$SECONDS" >>$(PARTS)
+
+timed-book:
+	@set -e; $(MAKE) --no-print-directory book; printf ' the book %s s,' "$$SECONDS" >>$(PARTS)
+
+# The copy without data that the tests look at: it shows that a machine without data or network gets a book that reads true.
+timed-copy:
 	@echo "Now the same without data, for the tests (_build/embedded) …"
-	@EWC_DATA=embedded $(MAKE) --no-print-directory book OUTPUT=_build/embedded
-	@set -e; log=_build/tests-of-the-code.log; \
-	echo "Tests of the book and the site; beside them those of the code, which report at the end ($$log) …"; \
-	OMP_NUM_THREADS=1 $(RUN) pytest tests/code -p no:cacheprovider >$$log 2>&1 & beside=$$!; trap "kill $$beside 2>/dev/null || true" EXIT; \
-	others=0; $(RUN) pytest --ignore=tests/code || others=$$?; \
-	code=0; wait $$beside || code=$$?; cat $$log; \
-	[ "$$others$$code" = 00 ] || { echo "Tests failed: see above ($$SECONDS s)." >&2; exit 1; }; \
-	echo "All tests passed ($$SECONDS s)."
+	@set -e; EWC_DATA=embedded $(MAKE) --no-print-directory book OUTPUT=_build/embedded; printf ' the copy without data %s s,' "$$SECONDS" >>$(PARTS)
+
+page-tests: browser
+	@echo "The tests of the book and of the site, in Chromium …"
+	@set -e; $(TESTS) --dist loadscope tests/book tests/site; printf ' tests of the pages %s s.' "$$SECONDS" >>$(PARTS)
 
 # The tests of the site look at pages in Chromium: the machine's own where it has one.
 browser: setup
@@ -96,6 +113,7 @@ browser: setup
 	else $(RUN) playwright install chromium; fi
 
 lint: setup
+	@echo "Style and spelling …"
 	@$(RUN) ruff check .
 	@$(RUN) codespell_lib .
 

@@ -19,8 +19,8 @@ from torch.nn.utils import parameters_to_vector
 
 _ROOMS = (*LEARNING, *SPRINGS, *FISHER, "together", "steps")
 WAYS = ("explicit", "capped", "proximal", "joint")
-SECOND = {"cpu": {"steps": 500}, "embedded": {"steps": 400}}
-PERMUTED = {"cpu": {"count": 4, "steps": 250}, "embedded": {"count": 4, "steps": 200}}
+SECOND = {"cpu": {"steps": 500}, "embedded": {"steps": 250}}
+PERMUTED = {"cpu": {"count": 4, "steps": 250}, "embedded": {"count": 4, "steps": 120}}
 
 
 @depends_on(lambda configuration: _ROOMS, sizes=SECOND)

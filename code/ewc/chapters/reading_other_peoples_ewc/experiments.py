@@ -14,7 +14,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 
 SIZES = {
     "cpu": {"examples": 8000, "held": 1000, "passes": (3, 40), "steps": 150},
-    "embedded": {"examples": 800, "held": 300, "passes": (15, 200), "steps": 150},
+    "embedded": {"examples": 800, "held": 300, "passes": (10, 100), "steps": 80},
 }
 _RUN = (*LEARNING, *SPRINGS, *FISHER, "together", "steps", "chapters.reading_other_peoples_ewc.slips")
 

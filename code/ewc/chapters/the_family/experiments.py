@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 _IMPORTANCES = (*LEARNING, *FISHER, "springs", "importance", "sensitivity")
 _COSTS = (*_IMPORTANCES, *SPRINGS, "together", "workshop.sequences", "kronecker", "factors", "distillation", "replay")
-STEPS = {"cpu": {"steps": 400}, "embedded": {"steps": 400}}
+STEPS = {"cpu": {"steps": 400}, "embedded": {"steps": 250}}
 
 
 @depends_on(lambda configuration: _IMPORTANCES, sizes=STEPS)
