@@ -37,6 +37,10 @@ class _Quadratic(torch.autograd.Function):
 
 
 def quadratic(model, strength, terms, parameters=None):
+    """λ/2 Σ_terms Σᵢ Fᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 without a term.
+
+    parameters: what stands for the model's own, by name, where their gradients are to be told apart.
+    """
     parameters = parameters or dict(model.named_parameters())
     if not terms:
         return torch.zeros((), device=next(iter(parameters.values())).device)
@@ -51,6 +55,7 @@ def quadratic(model, strength, terms, parameters=None):
 
 @torch.no_grad()
 def add_gradient(model, strength, terms):
+    """Add λ Σ_terms Fᵢ (θᵢ − θ*ᵢ) to the ``.grad`` of the parameters that require grad."""
     parameters = trainable(model)
     for anchor, fisher in terms:
         for name in anchor.keys() & parameters.keys():
@@ -69,14 +74,17 @@ def spread(most, inputs, targets):
 
 
 def trainable(model):
+    """The parameters that require grad, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def weights(model):
+    """Copies of the trainable parameters, by name: an anchor θ*."""
     return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
 
 
 def largest_curvature(strength, terms):
+    """λ maxᵢ Σ_terms Fᵢ; 0 without a term."""
     if not terms:
         return 0.0
     sums = {
@@ -88,6 +96,7 @@ def largest_curvature(strength, terms):
 
 
 def parabola(strength, terms):
+    """All terms as one parabola a parameter, (minimum, curvature), as `penalties.EWC.parabola` says."""
     minimum, curvature = {}, {}
     for (
         anchor,
@@ -102,18 +111,21 @@ def parabola(strength, terms):
 
 
 def checked_strength(strength):
+    """λ as a float; an error where it is no finite number of at least 0."""
     if not (isinstance(strength, (int, float)) and math.isfinite(strength) and strength >= 0):
         raise ValueError(f"strength is {strength!r}; it must be a finite number of at least 0")
     return float(strength)
 
 
 def checked_most(max_examples):
+    """The most examples that are looked at, or None for all; an error where that is below 1."""
     if max_examples is not None and max_examples < 1:
         raise ValueError(f"max_examples is {max_examples!r}; it must be at least 1, or None for all")
     return max_examples
 
 
 def state_of(terms):
+    """The terms as a flat dictionary of tensors, ``task/anchor/name`` and ``task/importance/name``."""
     return {
         f"{task}/{kind}/{name}": value
         for task, (anchor, importance) in enumerate(terms)
@@ -123,6 +135,7 @@ def state_of(terms):
 
 
 def checked_state(state):
+    """The state; an error where it is no dictionary."""
     if not isinstance(state, Mapping):
         raise TypeError(f"state is {type(state).__name__}; it must be the dictionary of tensors that state_dict gave")
     return state
@@ -164,6 +177,7 @@ def terms_from(state, model):
 
 
 def one_term(state, model):
+    """`terms_from`, for a penalty that keeps one anchor."""
     terms = terms_from(state, model)
     if len(terms) > 1:
         raise ValueError(f"state has {len(terms)} anchors; this penalty keeps one")

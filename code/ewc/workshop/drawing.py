@@ -184,6 +184,7 @@ def fixed(axes, text, place, colour, **how):
 
 
 def two_digits(value):
+    """The number with two significant digits."""
     return f"{float(value):#.2g}" if value >= 1e-4 else f"{float(value):.1e}"
 
 
@@ -205,11 +206,13 @@ def shade(axes, grid, log_density, colour):
 
 
 def outline(axes, grid, log_density, colour, **lines):
+    """The borders of the regions that `shade` fills."""
     density = log_density.exp()
     axes.contour(grid.axes[0], grid.axes[1], density.T, _mass_levels(density), colors=[colour], linewidths=1.3, **lines)
 
 
 def plane(axes, names=("first weight", "second weight")):
+    """Axes of two weights, with dotted lines through 0."""
     axes.axhline(0, color=GREY, lw=0.7, ls=":")
     axes.axvline(0, color=GREY, lw=0.7, ls=":")
     axes.set_xlabel(names[0])
