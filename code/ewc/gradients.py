@@ -234,11 +234,15 @@ def _backward_through(module, inputs, deltas):
 def evaluated(model):
     """The model in eval mode, with gradients allowed; every module's own mode restored afterwards."""
     modes = {module: module.training for module in model.modules()}
+    cudnn = torch.backends.cudnn.enabled
     model.eval()
+    if any(isinstance(module, nn.RNNBase) for module in modes):  # cuDNN's recurrent layers have a backward pass in training mode alone
+        torch.backends.cudnn.enabled = False
     try:
         with torch.enable_grad():
             yield
     finally:
+        torch.backends.cudnn.enabled = cudnn
         for module, mode in modes.items():
             module.training = mode
 

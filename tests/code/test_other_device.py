@@ -4,7 +4,18 @@ import inspect
 
 import pytest
 import torch
-from ewc import EWC, Distillation, L2, KroneckerEWC, MemoryAwareSynapses, Replay, SynapticIntelligence, fit, fit_together, mlp
+from ewc import (
+    EWC,
+    L2,
+    Distillation,
+    KroneckerEWC,
+    MemoryAwareSynapses,
+    Replay,
+    SynapticIntelligence,
+    fit,
+    fit_together,
+    mlp,
+)
 from ewc.chapters.catastrophic_forgetting.experiments import first_lesson
 from ewc.laplace import LaplacePosterior
 from ewc.noise import direction

@@ -46,6 +46,27 @@ def test_examples_do_not_seem_mixed_and_what_was_allowed_is_allowed_again(of, pr
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (precision, convolutions)
 
 
+class Recurrent(nn.Module):
+    """Says whether cuDNN may be used while it runs."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.last, self.found = layer, nn.Linear(3, 2), set()
+
+    def forward(self, inputs):
+        self.found.add(torch.backends.cudnn.enabled)
+        out = self.layer(inputs)
+        return self.last((out[0] if isinstance(out, tuple) else out)[:, -1])
+
+
+@pytest.mark.parametrize(("layer", "allowed"), [(nn.LSTM(4, 3, batch_first=True), False), (nn.Linear(4, 3), True)])
+def test_recurrent_layers_run_without_cudnn_which_has_no_backward_pass_for_them_in_eval_mode(layer, allowed):
+    model = Recurrent(layer)
+    diagonal_fisher(model, torch.randn(3, 5, 4))
+    assert model.found == {allowed}
+    assert torch.backends.cudnn.enabled
+
+
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch knows the older names alone")
 def test_the_same_where_it_was_allowed_by_torchs_newer_names():
     # Once they have been used, the older ones cannot be read: so in a process of its own.
