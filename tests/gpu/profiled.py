@@ -102,7 +102,7 @@ def report(name: str, steps: int, work, into: Path) -> None:
     if cuda:
         there = busy(profiled.events())
         waits = sum(event.count for event in averages if event.key in WAITS)
-        copies = sum(event.count for event in averages if "Memcpy" in event.key and "DtoD" not in event.key)
+        copies = sum(event.count for event in averages if event.key.startswith("Memcpy") and "DtoD" not in event.key)
         # The profiler slows the CPU down and the kernels hardly: so the kernels' time is held to the time without it.
         print(f"»   the device works {1e3 * there / steps:.2f} ms of them and is idle for {max(0, 1 - there / taken):.0%}")
         print(f"»   {waits / steps:.1f} waits and {copies / steps:.1f} copies to or from the CPU a step")

@@ -134,7 +134,7 @@ def parts(into: Path, *, small: bool, only: tuple[str, ...]) -> list[Part]:
     found = [
         Part("tests", tests, 150),
         Part("profile", script("profiled", "--into", into, *["--small"] * small), 60),
-        Part("experiments", script("pages", "--into", into, "--seconds", 235, *pages), 240),
+        Part("experiments", script("pages", "--into", into, "--seconds", 225, *pages), 240),
         Part("protocol", script("protocol", "--into", into / "paper"), 120),
         Part("benchmarks", script("benchmarks", *["--only-load"] * small), 120),
         Part(
