@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # what pip leaves uncompiled is compiled where it is first imported, and that is to be kept
-.PHONY: help picture book check test parts code-tests timed-book timed-copy page-tests serve lint bench paper clean setup vendor browser
+.PHONY: help picture book check test parts code-tests timed-book timed-copy page-tests serve lint bench gpu paper clean setup vendor browser
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -24,6 +24,7 @@ help:
 	@echo "make serve   show the built pages at http://localhost:$(PORT)  (PORT=… for another port)"
 	@echo "make lint    style and spelling"
 	@echo "make bench   the timings that the book is held to"
+	@echo "make gpu     on a machine with CUDA: tests, profile, all experiments, benchmarks, into OUT=_build/gpu (no .venv, no network)"
 	@echo "make paper   train the papers' protocols that have no record in book/records yet: hours on two cores"
 	@echo "make clean   remove _build: pages, caches and trained models; .venv stays"
 
@@ -137,3 +138,7 @@ serve:
 
 clean:
 	rm -rf _build
+
+# For a machine that is lent for minutes: its own Python, no network, no .venv, ten minutes at most. tests/gpu/run.py says what it does.
+gpu:
+	@"$(PYTHON)" tests/gpu/run.py --into "$(or $(OUT),_build/gpu)"

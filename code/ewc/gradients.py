@@ -67,6 +67,11 @@ def layers_to_read(model, inputs):
     Each layer is tried on one example and on two: the examples must lie along the first axis, unmixed and in order, and
     the gradient put together from the layers must be the model's own. Weights used outside their module fail that test.
     """
+    with _full_precision():  # with fewer bits one example and two may seem to give different outputs
+        return _tried(model, inputs)
+
+
+def _tried(model, inputs):
     try:
         layers = _owners(model)
         # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
@@ -119,10 +124,40 @@ def _layers_give_gradient(model, first, pair):
 
 
 def _close(first, second):
-    tolerance = 1e-3 if first.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    # Of numbers with few bits some are rounded to the neighbour when a GPU adds in another order.
+    tolerance = 4 * torch.finfo(first.dtype).eps if first.dtype in (torch.float16, torch.bfloat16) else 1e-4
     if first.shape != second.shape:
         return False
     return bool((first - second).abs().max() <= tolerance * second.abs().max() + torch.finfo(torch.float32).tiny)
+
+
+@contextmanager
+def _full_precision():
+    """Products and convolutions of float32 in float32, where TF32 or bfloat16 were allowed for the sake of speed.
+
+    A GPU convolves in TF32, with ten bits, unless it is told otherwise.
+    """
+    try:
+        products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # somebody has used torch's newer names for the same, and then the older ones cannot be read
+        cuda, cudnn, mkldnn = (getattr(torch.backends, name) for name in ("cuda", "cudnn", "mkldnn"))
+        places = [cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv]
+        before = [place.fp32_precision for place in places]
+        for place in places:
+            place.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for place, value in zip(places, before, strict=True):
+                place.fp32_precision = value
+        return
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def closed_and_general(calls):
@@ -199,11 +234,15 @@ def _backward_through(module, inputs, deltas):
 def evaluated(model):
     """The model in eval mode, with gradients allowed; every module's own mode restored afterwards."""
     modes = {module: module.training for module in model.modules()}
+    cudnn = torch.backends.cudnn.enabled
     model.eval()
+    if any(isinstance(module, nn.RNNBase) for module in modes):  # cuDNN's recurrent layers have a backward pass in training mode alone
+        torch.backends.cudnn.enabled = False
     try:
         with torch.enable_grad():
             yield
     finally:
+        torch.backends.cudnn.enabled = cudnn
         for module, mode in modes.items():
             module.training = mode
 

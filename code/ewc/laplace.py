@@ -140,7 +140,8 @@ class LaplacePosterior:
         """n draws, shape (n, P): θ̂ + L⁻ᵀε for standard normal ε, whose covariance is (LLᵀ)⁻¹ = Λ⁻¹; or θ̂ + Λ^(−½)ε."""
         if n < 1:
             raise ValueError(f"n is {n!r}; it must be at least 1")
-        noise = torch.randn(n, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        device = self.mean.device if generator is None else generator.device
+        noise = torch.randn(n, len(self.mean), generator=generator, dtype=self.mean.dtype, device=device).to(self.mean.device)
         if self._root is None:
             return self.mean + self.precision.power_times(noise, -0.5)
         if self._root.ndim == 1:

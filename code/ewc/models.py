@@ -20,8 +20,9 @@ def mlp(
     if not hidden or min(*hidden, inputs, classes) < 1:
         raise ValueError(f"hidden is {tuple(hidden)}, inputs {inputs}, classes {classes}; each must be at least 1")
     layers = OrderedDict(flatten=nn.Flatten())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    # Drawn on the CPU, so that every device gets the same; torch.manual_seed would reach into the GPUs' draws.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
         for number, (before, width) in enumerate(zip((inputs, *hidden), hidden, strict=False), start=1):
             layers[f"hidden{number}"] = nn.Linear(before, width)
             layers[f"relu{number}"] = nn.ReLU()

@@ -55,7 +55,8 @@ def scales(
 
 def direction(scale: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """A draw u / ‖u‖ with independent uᵢ ~ N(0, scaleᵢ²): (P,), of length 1."""
-    draw = scale * torch.randn(scale.shape, generator=generator, dtype=scale.dtype).to(scale.device)
+    device = "cpu" if generator is None else generator.device
+    draw = scale * torch.randn(scale.shape, generator=generator, dtype=scale.dtype, device=device).to(scale.device)
     return draw / draw.norm()
 
 

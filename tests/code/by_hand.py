@@ -368,7 +368,7 @@ ZOO = {
     ),
     "classes of other tasks masked": (
         lambda: Function(
-            lambda m, x: m.a(x).masked_fill(torch.tensor([False, False, True, False]), -torch.inf), a=nn.Linear(4, 4)
+            lambda m, x: m.a(x).masked_fill(torch.tensor([False, False, True, False], device=x.device), -torch.inf), a=nn.Linear(4, 4)
         ),
         _features,
     ),

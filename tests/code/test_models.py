@@ -40,6 +40,18 @@ def test_the_seed_fixes_the_weights_and_torchs_own_draws_are_left_alone():
         assert not torch.equal(a, c)
 
 
+def test_the_draws_of_gpus_are_left_alone_too(monkeypatch):
+    reached = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reached.append)
+    mlp(seed=1)
+    assert reached == []
+
+
+def test_the_weights_are_the_same_where_new_tensors_go_to_another_device():
+    with torch.device("meta"):
+        assert torch.equal(mlp(seed=1).hidden1.weight, mlp(seed=1).hidden1.weight)
+
+
 @pytest.mark.parametrize("options", [{"hidden": ()}, {"hidden": (0,)}, {"inputs": 0}, {"classes": -1}])
 def test_an_impossible_width_is_refused_by_name(options):
     with pytest.raises(ValueError, match=r"hidden is .*, inputs .*, classes .*; each must be at least 1"):

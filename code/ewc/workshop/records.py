@@ -175,7 +175,7 @@ def _trained(experiment, tasks, group):
             seconds=seconds,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             result=result,
-            tensors=tensors,
+            tensors={name: tensor.detach().cpu() for name, tensor in tensors.items()},  # as they are when they are read back
             together=len(group),
         )
 

@@ -9,7 +9,7 @@ from ewc.tasks import permuted
 from ewc.together import learn_together
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 
-SIZES = {"cpu": {"steps": 700, "strength": 30.0}, "embedded": {"steps": 240, "strength": 10.0}}
+SIZES = {"cpu": {"steps": 700, "strength": 30.0}, "embedded": {"steps": 360, "strength": 10.0}}
 _MODULES = (*LEARNING, *SPRINGS, *FISHER, "together")
 
 
