@@ -47,20 +47,19 @@ SPLIT = {
     "cuda": {"hidden": (400, 400), "steps": 2000, "strength": 1e3},
 }
 
-# What the methods of the book are compared in, in a build, and how many strengths each may try. Stand-ins have few images: there it
-# is shown that everything runs and reads true, not who learns best.
+# What the methods of the book are compared in, in a build. Stand-ins have few images: there it is shown that everything runs and
+# reads true, not who learns best.
 COMPARED = {
-    "cpu": ({"hidden": (100, 100), "steps": 100, "batch_size": 64, "fisher_examples": 2000}, 5),
-    "embedded": ({"hidden": (50, 50), "steps": 60, "batch_size": 128, "fisher_examples": 1000}, 3),
+    "cpu": {"hidden": (100, 100), "steps": 100, "batch_size": 64, "fisher_examples": 2000},
+    "embedded": {"hidden": (50, 50), "steps": 60, "batch_size": 128, "fisher_examples": 1000},
 }
 
 WAYS = ("explicit", "proximal")
 
 
-def compared(task) -> tuple[dict, int]:
-    """The configuration that all compared runs share with this data set, and the number of strengths in a search."""
-    small, values = COMPARED["embedded" if task.embedded else "cpu"]
-    return dict(small), values
+def compared(task) -> dict:
+    """The configuration that all compared runs share with this data set."""
+    return dict(COMPARED["embedded" if task.embedded else "cpu"])
 
 
 def _modules(configuration):
