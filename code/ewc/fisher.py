@@ -86,12 +86,13 @@ def diagonal_fisher(
             for probability, score in labels_and_scores(
                 logits.detach(), labels, _at(targets, batch), _at(draws, batch)
             ):
+                score = (probability.sqrt() * score).to(score.dtype)  # its square has the weight p
                 deltas = torch.autograd.grad(logits, outputs, score, retain_graph=True, materialize_grads=True)
                 for square, delta in zip(squares, deltas, strict=False):
-                    square += probability * delta**2  # E over labels of δ², before the one product with a²
-                for gradients, weight in example_gradients(general, deltas[len(closed) :], names, probability):
+                    square.addcmul_(delta, delta)  # E over labels of δ², before the one product with a²
+                for gradients, _ in example_gradients(general, deltas[len(closed) :], names, probability):
                     for name, gradient in gradients.items():
-                        fisher[name] += torch.einsum("n,n...->...", weight, gradient.to(weight.dtype) ** 2)
+                        fisher[name] += gradient.to(fisher[name].dtype).square().sum(0)
             for call, square in zip(closed, squares, strict=True):
                 add_linear(fisher, names, call.module, square, call.input.detach() ** 2)
     fisher = {name: total / len(inputs) for name, total in fisher.items()}

@@ -41,7 +41,7 @@ class Task:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The training images of these rows, and their classes."""
-        return self.train_inputs[rows], self.train_targets[rows]
+        return self.train_inputs.index_select(0, rows), self.train_targets[rows]  # half the time of [rows]
 
 
 class Permuted:
