@@ -28,8 +28,9 @@ STANDING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
 AXE_AT = (("desktop", "light"), ("phone", "dark"))
 # Left out: names of the theme's own buttons, and docutils' list of citations, whose roles axe does not accept.
-# Only violations are described one by one: to describe every element that is as it should be takes most of the time.
-VIOLATIONS = """async () => (await axe.run(document, {resultTypes: ['violations'], rules: {
+# Only violations are described one by one, for on a long page the rest takes most of the time; and axe asks for no stylesheet
+# (`preload`): from the disk it gets none, and would complain.
+VIOLATIONS = """async () => (await axe.run(document, {resultTypes: ['violations'], preload: false, rules: {
         'label-content-name-mismatch': {enabled: false}, 'aria-required-children': {enabled: false} }})).violations
     .filter(each => ['serious', 'critical'].includes(each.impact))
     .map(each => each.id + ': ' + each.nodes.slice(0, 3).map(node => node.html.slice(0, 150)).join(' | '))"""
@@ -132,11 +133,13 @@ def facts(visit, page_name, screen, theme):
     if page_name in DISPLAYED and (screen, theme) == SYMBOLS_AT:
         seen.symbols = page.locator(SYMBOLS).count()
         seen.unnamed, seen.silent, seen.unreachable = map(page.evaluate, (UNNAMED, SILENT, UNREACHABLE))
-    seen.complaints, seen.foreign = visit.complaints, visit.foreign
+    seen.complaints, seen.foreign = [*visit.complaints], [*visit.foreign]
     return seen
 
 
 def photograph(page, name):
-    """The whole page, for the eye."""
+    """The page for the eye, from its top down to where Chromium stops to draw a picture in one piece."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+    width, height = page.evaluate("[innerWidth, Math.min(document.documentElement.scrollHeight, 16384)]")
+    clip = {"x": 0, "y": 0, "width": width, "height": height}
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, clip=clip)
