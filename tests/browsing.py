@@ -7,6 +7,11 @@ from building import PAGES, ROOT, source
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 THEMES = ("light", "dark")
+# The theme that a page is opened in at a width. The other theme is then switched to, as a reader does it: to set every formula
+# anew for that would take half of the time.
+OPENED_IN = {"desktop": "light", "phone": "dark"}
+SWITCHED = """theme => { const button = document.querySelector('.theme-switch-button');
+    for (let click = 0; click < 3 && document.documentElement.dataset.theme !== theme; click++) button.click() }"""
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 
 OURS = re.compile(r"^(file|data|blob):")
@@ -26,16 +31,15 @@ STANDING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e
 }).map(e => e.tagName + '.' + e.className)"""
 
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
-AXE_AT = (("desktop", "light"), ("phone", "dark"))
 # Left out: names of the theme's own buttons, and docutils' list of citations, whose roles axe does not accept.
 # Only violations are described one by one, for on a long page the rest takes most of the time; and axe asks for no stylesheet
-# (`preload`): from the disk it gets none, and would complain.
+# (`preload`): from the disk it gets none, and would complain. `region` is slow, and only ever moderate.
 VIOLATIONS = """async () => (await axe.run(document, {resultTypes: ['violations'], preload: false, rules: {
-        'label-content-name-mismatch': {enabled: false}, 'aria-required-children': {enabled: false} }})).violations
+        'label-content-name-mismatch': {enabled: false}, 'aria-required-children': {enabled: false},
+        region: {enabled: false} }})).violations
     .filter(each => ['serious', 'critical'].includes(each.impact))
     .map(each => each.id + ': ' + each.nodes.slice(0, 3).map(node => node.html.slice(0, 150)).join(' | '))"""
 
-SYMBOLS_AT = ("desktop", "light")
 SYMBOLS = "mjx-container[display] mjx-math .sym"
 # Point at every symbol of every displayed equation in turn; those that do not answer.
 SILENT = """() => { const data = JSON.parse(document.getElementById('symbols').textContent).symbols, box = document.getElementById('symbol-box');
@@ -107,34 +111,43 @@ class Windows:
 
     def look(self, page_name, screen, theme):
         """What there is to say of a page at a width and in a theme; it is opened for the first that asks."""
-        asked = page_name, screen, theme
+        asked = page_name, screen
         if asked not in self.seen:
-            visit = self.open(*asked)
-            self.seen[asked] = facts(visit, *asked)
+            visit = self.open(*asked, OPENED_IN[screen])
+            self.seen[asked] = everything(visit, *asked)
             visit.close()
-        return self.seen[asked]
+        return self.seen[asked][theme]
 
 
-def facts(visit, page_name, screen, theme):
-    """Everything that the tests ask of every page. What touches the page comes last."""
+def everything(visit, page_name, screen):
+    """By theme, all that the tests ask of a page; the rest of it belongs to the theme that the page was opened in."""
+    page, opened_in = visit.page, OPENED_IN[screen]
+    facts = looks(visit)
+    photograph(page, f"{page_name.replace('/', '-')}-{screen}-{opened_in}")
+    if page_name in PAGES:
+        page.add_script_tag(path=AXE)
+        facts.violations = page.evaluate(VIOLATIONS)
+    if page_name in DISPLAYED and screen == "desktop":
+        facts.symbols = page.locator(SYMBOLS).count()
+        facts.unnamed, facts.silent, facts.unreachable = map(page.evaluate, (UNNAMED, SILENT, UNREACHABLE))
+    facts.complaints, facts.foreign = [*visit.complaints], [*visit.foreign]   # and none of what comes after
+    (other,) = {*THEMES} - {opened_in}
+    page.evaluate(SWITCHED, other)
+    return {opened_in: facts, other: looks(visit)}
+
+
+def looks(visit):
     page = visit.page
-    seen = SimpleNamespace(
+    return SimpleNamespace(
         theme=page.evaluate("document.documentElement.dataset.theme"),
         unloaded=page.evaluate(UNLOADED_STYLESHEETS),
         formulas=page.locator(FORMULAS).count(),
         mistakes=page.locator(MISTAKES).count(),
         width=page.evaluate("document.documentElement.scrollWidth"),
         standing_out=page.evaluate(STANDING_OUT),
+        complaints=visit.complaints,
+        foreign=visit.foreign,
     )
-    photograph(page, f"{page_name.replace('/', '-')}-{screen}-{theme}")
-    if page_name in PAGES and (screen, theme) in AXE_AT:
-        page.add_script_tag(path=AXE)
-        seen.violations = page.evaluate(VIOLATIONS)
-    if page_name in DISPLAYED and (screen, theme) == SYMBOLS_AT:
-        seen.symbols = page.locator(SYMBOLS).count()
-        seen.unnamed, seen.silent, seen.unreachable = map(page.evaluate, (UNNAMED, SILENT, UNREACHABLE))
-    seen.complaints, seen.foreign = [*visit.complaints], [*visit.foreign]
-    return seen
 
 
 def photograph(page, name):
@@ -142,4 +155,4 @@ def photograph(page, name):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     width, height = page.evaluate("[innerWidth, Math.min(document.documentElement.scrollHeight, 16384)]")
     clip = {"x": 0, "y": 0, "width": width, "height": height}
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, clip=clip)
+    page.screenshot(path=SCREENSHOTS / f"{name}.jpg", quality=85, full_page=True, clip=clip)

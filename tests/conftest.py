@@ -15,7 +15,7 @@ from building import ROOT, make_book, make_copy
 
 
 def pytest_collection_modifyitems(items):
-    """For `pytest -n 2 --dist loadgroup`: tests that look at the same thing go to the process that has it open."""
+    """For `pytest -n 2 --dist loadgroup --no-loadscope-reorder`: tests that look at the same thing go to the process that has it open."""
     for item in items:
         named = item.callspec.params if hasattr(item, "callspec") else {}
         if "copy" in item.fixturenames:

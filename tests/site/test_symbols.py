@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browsing import DISPLAYED, SYMBOLS_AT, WIDTHS, Visit
+from browsing import DISPLAYED, WIDTHS, Visit
 
 PAGE = "book/elastic/deriving-ewc"
 # Where everything on the page is, in page coordinates.
@@ -175,7 +175,7 @@ def test_a_number_names_the_runs_that_it_came_from(visit):
 
 @pytest.mark.parametrize("page_name", DISPLAYED)
 def test_every_symbol_of_every_displayed_equation_is_known_and_answers(windows, page_name):
-    seen = windows.look(page_name, *SYMBOLS_AT)
+    seen = windows.look(page_name, "desktop", "light")
     assert seen.symbols > 5
     assert seen.unnamed == []
     assert seen.silent == []
