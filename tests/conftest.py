@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))   # for `building`, which several
 from building import ROOT, make_book, make_copy
 
 
+@pytest.hookimpl(tryfirst=True)   # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """For `pytest -n 2 --dist loadgroup --no-loadscope-reorder`: tests that look at the same thing go to the process that has it open."""
     for item in items:
