@@ -57,9 +57,9 @@ def trained(folder):
 
 
 @contextmanager
-def appended(folder, page, text):
+def appended(folder, page, text, ending=".md"):
     """A page with something at its end, and afterwards as it was."""
-    file = folder / f"{page}.md"
+    file = folder / f"{page}{ending}"
     before = file.read_text("utf8")
     file.write_text(before + text, "utf8")
     try:

@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from building import CHAPTER, PAGES, ROOT, appended, make_copy, source
+from building import PAGES, ROOT, source
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
@@ -78,28 +78,8 @@ def test_an_entry_with_missing_or_unknown_fields_is_refused(tmp_path, entry):
         Table(file)
 
 
-def test_faults_of_the_table_stop_the_build_and_are_named(copy):
-    page = CHAPTER.rpartition("/")[2]
-    entries = {
-        "nowhere-used": {"tex": r"\Xi"},
-        "not-in-code": {"tex": r"\Upsilon", "code": ["no_such_name"]},
-        "not-on-page": {"tex": r"\Psi", "code_on": {"no_such_word": [page]}},
-        "same-letter": {"tex": "R"},
-        "no-such-page": {"tex": r"\Phi", "pages": ["no-such-chapter"]},
-    }
-    text = "".join(f"\n{name}: {DEFAULTS | {'introduced': page} | entry}\n" for name, entry in entries.items())
-    table = copy / "book/symbols.yml"
-    before = table.read_text("utf8")
-    table.write_text(before + text, "utf8")
-    try:
-        formulas = "\n\n$\\zeta + \\Upsilon + \\Psi + \\Phi$ and {sym}`no-such-symbol`\n"
-        binding = "\n$$\\Psi$$ (eq-bound)\n\n```{{source}} ewc.metrics.AccuracyMatrix.average\n:equation: {}\n:test: {}\n```\n"
-        proofs = "tests/code/test_equations.py::test_gone", "tests/code/test_equations.py::test_eq_acc"
-        faults = formulas + "".join(binding.format("eq-bound", proof) for proof in proofs)
-        with appended(copy, CHAPTER, faults):
-            failed = make_copy(copy)
-    finally:
-        table.write_text(before, "utf8")
+def test_faults_of_the_table_stop_the_build_and_are_named(failing):
+    failed, again = failing.builds
     assert failed.status != 0
     for words in (
         r"the symbol \zeta of a formula is not in book/symbols.yml",
@@ -113,7 +93,8 @@ def test_faults_of_the_table_stop_the_build_and_are_named(copy):
         "the equation eq-bound and the code bound to it have no symbol in common",
     ):
         assert words in failed.said, words
-    assert make_copy(copy).status == 0
+        assert words in again.said, words
+    assert failing.mended.status == 0
 
 
 def test_our_scripts_and_styles_are_small():

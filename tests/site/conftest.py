@@ -1,9 +1,9 @@
-"""The browser, and what each page is looked at with."""
+"""The browser, its windows, and what each page is looked at with."""
 
 import shutil
 
 import pytest
-from browsing import WIDTHS
+from browsing import THEMES, WIDTHS, Windows
 from playwright.sync_api import sync_playwright
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -20,7 +20,12 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture(scope="session")
+def windows(browser, real_book):
+    return Windows(browser, real_book.html)
+
+
+@pytest.fixture(params=THEMES)
 def theme(request):
     return request.param
 

@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from browsing import Visit
 from building import PAGES
 from playwright.sync_api import expect
 
 ONE_SLIDER, SEVERAL_SLIDERS = "book/bayes/yesterdays-posterior", "book/bayes/laplace-approximation"
+UNWANTED = re.compile(r"not loaded: file:.*\.js\b")  # a script, where none runs; what a page misses is test_site's affair
 SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
@@ -19,27 +21,18 @@ def screen(request):
 
 
 @pytest.fixture
-def opened(browser, real_book, screen):
+def opened(windows, screen):
     """A page by its name; afterwards, that it complained of nothing and asked nobody."""
-    wrong, contexts = [], []
-
-    def refuse(route):
-        wrong.append(f"asked for {route.request.url}")
-        route.abort()
+    visits = []
 
     def open_page(name, **how):
-        context = browser.new_context(**SCREENS[screen], **how)
-        context.route(re.compile(r"^(?!file:|data:|blob:)"), refuse)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto((real_book.html / f"{name}.html").as_uri())
-        return page
+        visits.append(Visit(windows.window(**SCREENS[screen], **how), windows.file(name)))
+        return visits[-1].page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    wrong = [words for visit in visits for words in (*visit.complaints, *visit.foreign) if not UNWANTED.match(words)]
+    for visit in visits:
+        visit.close()
     assert not wrong
 
 

@@ -3,41 +3,42 @@
 import re
 
 import pytest
-from browsing import WIDTHS, Visit
-from building import PAGES, source
+from browsing import DISPLAYED, WIDTHS, Visit
 
 PAGE = "book/elastic/deriving-ewc"
-MATHS = [page for page in PAGES if re.search(r"\$\$", source(page))]
 # Where everything on the page is, in page coordinates.
 PLACES = """() => [...document.querySelectorAll('.bd-article *')].filter(e => e.getClientRects().length).map(e => {
     const r = e.getBoundingClientRect();
     return [r.x + scrollX, r.y + scrollY, r.width, r.height].map(v => Math.round(v * 4)).join() }).join(';')"""
 LIT = "kind => [...document.querySelectorAll(kind)].filter(e => e.classList.contains('lit')).length"
-# Point at every symbol of every displayed equation in turn; those that do not answer.
-SILENT = """() => { const data = JSON.parse(document.getElementById('symbols').textContent).symbols, box = document.getElementById('symbol-box');
-    return [...document.querySelectorAll('mjx-container[display] mjx-math .sym')].filter(e => {
-        e.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));
-        const id = e.getAttribute('class').match(/sym-([a-z-]+)/)[1];
-        const answers = !box.hidden && data[id] && box.textContent.includes(data[id].meaning) && e.classList.contains('lit');
-        document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}));
-        return !answers || !box.hidden;
-    }).map(e => e.getAttribute('class')) }"""
-# Letters and operators in displayed equations that are no symbol of the table.
-UNNAMED = """() => [...document.querySelectorAll('mjx-container[display] mjx-math mjx-mi')]
-    .filter(e => e.children.length && !e.closest('.sym')).map(e => e.outerHTML)"""
-UNREACHABLE = """() => [...document.querySelectorAll('mjx-container[display]')].flatMap(e => {
-    const kinds = [...new Set([...e.querySelectorAll('mjx-math .sym')].map(s => s.getAttribute('class').match(/sym-[a-z-]+/)[0]))];
-    return kinds.filter(kind => !e.querySelector(`mjx-assistive-mml .${kind}[tabindex="0"][aria-label]`)) })"""
+
+
+@pytest.fixture(scope="module")
+def opened(windows):
+    """The page in each window, opened once."""
+    visits = {}
+
+    def visit(*window):
+        visits[window] = visits.get(window) or windows.open(PAGE, *window)
+        return visits[window]
+
+    yield visit
+    for each in visits.values():
+        each.close()
 
 
 @pytest.fixture
-def visit(browser, real_book, screen, theme):
-    visit = Visit(browser, real_book.html / f"{PAGE}.html", WIDTHS[screen], theme)
-    visit.page.wait_for_selector("mjx-assistive-mml [tabindex]", state="attached")
+def visit(opened, screen, theme):
+    """The page at rest, whatever an earlier test did to it: no mouse, no focus, no box, and its beginning in view."""
+    visit = opened(screen, theme)
+    visit.page.mouse.move(0, 0)
+    visit.page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    visit.page.keyboard.press("Escape")
+    assert not box(visit.page).is_visible()
+    assert visit.page.evaluate(LIT, ".sym, .num") == 0
     yield visit
     assert not visit.complaints
     assert not visit.foreign
-    visit.context.close()
 
 
 def in_equation(page, symbol):
@@ -64,14 +65,14 @@ def test_pointing_lights_the_twins_and_opens_the_box_and_moves_nothing(visit):
     assert page.evaluate(PLACES) == before
 
 
-def test_the_box_says_the_value_in_this_run_where_there_is_one(browser, real_book):
-    visit = Visit(browser, real_book.html / "book/elastic/mnist-to-fashion-mnist.html", 1280, "light")
+def test_the_box_says_the_value_in_this_run_where_there_is_one(windows):
+    visit = windows.open("book/elastic/mnist-to-fashion-mnist", "desktop", "light")
     words = visit.page.locator("figcaption span.sym-strength").first
     words.hover()
     box(visit.page).wait_for(state="visible")
     shown = visit.page.locator("figcaption .num").filter(has_text=re.compile(r"^\d+$")).first.inner_text()
     assert f"here {shown}" in box(visit.page).inner_text()
-    visit.context.close()
+    visit.close()
 
 
 def test_being_lit_is_not_carried_by_colour_alone(visit):
@@ -109,11 +110,9 @@ def test_a_click_keeps_it_open_and_a_touch_outside_closes_it(visit):
     assert page.evaluate(LIT, ".sym") == 0
 
 
-def test_a_finger_opens_the_box_and_a_touch_elsewhere_closes_it(browser, real_book):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto((real_book.html / f"{PAGE}.html").as_uri())
-    page.wait_for_selector("mjx-assistive-mml [tabindex]", state="attached")
+def test_a_finger_opens_the_box_and_a_touch_elsewhere_closes_it(windows):
+    visit = Visit(windows.window(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True), windows.file(PAGE))
+    page = visit.settle().page
     in_equation(page, "fisher").tap()
     box(page).wait_for(state="visible")
     page.wait_for_timeout(400)
@@ -124,7 +123,7 @@ def test_a_finger_opens_the_box_and_a_touch_elsewhere_closes_it(browser, real_bo
     assert "strength of the penalty" in box(page).inner_text()
     page.locator("#equation-eq-ewc + p").tap(position={"x": 2, "y": 2})
     assert not box(page).is_visible()
-    context.close()
+    visit.close()
 
 
 def test_tab_and_escape_do_the_same(visit):
@@ -174,24 +173,21 @@ def test_a_number_names_the_runs_that_it_came_from(visit):
     assert page.evaluate(LIT, ".num") == 1
 
 
-@pytest.mark.parametrize("page_name", MATHS)
-def test_every_symbol_of_every_displayed_equation_is_known_and_answers(browser, real_book, page_name):
-    visit = Visit(browser, real_book.html / f"{page_name}.html", 1280, "light")
-    visit.page.wait_for_selector("mjx-assistive-mml [tabindex]", state="attached")
-    assert visit.page.locator("mjx-container[display] mjx-math .sym").count() > 5
-    assert visit.page.evaluate(UNNAMED) == []
-    assert visit.page.evaluate(SILENT) == []
-    assert visit.page.evaluate(UNREACHABLE) == []
-    assert not visit.complaints
-    visit.context.close()
+@pytest.mark.parametrize("page_name", DISPLAYED)
+def test_every_symbol_of_every_displayed_equation_is_known_and_answers(windows, page_name):
+    seen = windows.look(page_name, "desktop", "light")
+    assert seen.symbols > 5
+    assert seen.unnamed == []
+    assert seen.silent == []
+    assert seen.unreachable == []
+    assert not seen.complaints
 
 
-def test_without_scripts_the_page_reads_as_plain_tex(browser, real_book):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((real_book.html / f"{PAGE}.html").as_uri())
+def test_without_scripts_the_page_reads_as_plain_tex(windows):
+    page = windows.window(java_script_enabled=False).new_page()
+    page.goto(windows.file(PAGE).as_uri())
     words = page.locator("#equation-eq-ewc").inner_text()
     assert r"\frac{\lambda}{2}\sum_i F_i\,(\theta_i-\theta^*_i)^2" in words
     assert "class" not in words
     assert page.locator("#symbol-box").count() == 0
-    context.close()
+    page.close()

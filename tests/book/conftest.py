@@ -1,0 +1,33 @@
+"""A build that fails for every reason that the tests know: it is slow, so it is made once for all of them."""
+
+from types import SimpleNamespace
+
+import pytest
+from building import CHAPTER, appended, make_copy
+
+NAME = CHAPTER.rpartition("/")[2]
+WRONG_ENTRIES = {
+    "nowhere-used": {"tex": r"\Xi"},
+    "not-in-code": {"tex": r"\Upsilon", "code": ["no_such_name"]},
+    "not-on-page": {"tex": r"\Psi", "code_on": {"no_such_word": [NAME]}},
+    "same-letter": {"tex": "R"},
+    "no-such-page": {"tex": r"\Phi", "pages": ["no-such-chapter"]},
+}
+ENTRY = {"name": "a thing", "reading": "it", "meaning": "It is a thing.", "shape": "one", "introduced": NAME}
+BINDING = "\n$$\\Psi$$ (eq-bound)\n\n```{{source}} ewc.metrics.AccuracyMatrix.average\n:equation: eq-bound\n:test: {}\n```\n"
+
+
+@pytest.fixture(scope="session")
+def failing(copy):
+    """The copy with all the faults, built twice, and then once more without them."""
+    numbers = "\n\n{num}`no-such-number`\n\n```{source} ewc.fisher.no_such_function\n```\n"
+    formulas = "\n\n$\\zeta + \\Upsilon + \\Psi + \\Phi$ and {sym}`no-such-symbol`\n"
+    proofs = "tests/code/test_equations.py::test_gone", "tests/code/test_equations.py::test_eq_acc"
+    entries = "".join(f"\n{name}: {ENTRY | entry}\n" for name, entry in WRONG_ENTRIES.items())
+    builds = []
+    with appended(copy, CHAPTER, numbers + formulas + "".join(map(BINDING.format, proofs))), \
+            appended(copy, "book/symbols", entries, ".yml"):  # fmt: skip
+        for _ in range(2):
+            builds.append(make_copy(copy))
+            builds[-1].complete = (builds[-1].build / ".complete").exists()
+    return SimpleNamespace(builds=builds, mended=make_copy(copy))
