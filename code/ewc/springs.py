@@ -164,7 +164,7 @@ def terms_from(state, model):
         task, kind, name = [*key.split("/", 2), "", ""][:3]
         known = task.isdigit() and kind in ("anchor", "importance")
         value = fitting(key, value, name, parameters.get(name) if known else None)
-        if kind == "importance" and (value < 0).any():
+        if kind == "importance" and not (value >= 0).all():
             raise ValueError(f"state has a negative importance, {float(value.min()):.3g}, in {key!r}: it would push weights away from θ*")
         terms.setdefault(int(task), {"anchor": {}, "importance": {}})[kind][name] = value
     for task, term in terms.items():

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm import tqdm
 
-from .heads import Units, choose
+from .heads import choose
 from .metrics import AccuracyMatrix
+from .passes import Passes, plain_layers
 from .tasks import Task
 from .training import (
     Optimizer,
     Schedule,
     accuracy,
+    add_gradient_of,
     descent,
     keep_averages,
-    penalty_of,
     rows_of_batches,
     terminal,
     use_units,
@@ -98,20 +99,13 @@ def fit_together(
         for step in bar:
             inputs, targets, units = next(images)
             with _precision(precision):
-                logits = choose(stack.logits(inputs), units)
-                loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-                stack.differentiate(loss / targets.shape[1])
-                for penalty, own in zip(penalties, inputs, strict=True):
+                stack.differentiate(inputs, targets, units)
+                for place, penalty in enumerate(penalties):
                     if hasattr(penalty, "observe"):
                         penalty.observe()
                     if penalty is None or explicit.hold(penalty):
                         continue
-                    if hasattr(penalty, "add_gradient"):
-                        penalty.add_gradient()
-                    else:
-                        value = penalty_of(penalty, own)
-                        if value.requires_grad:
-                            value.backward()
+                    add_gradient_of(penalty, inputs[place])
             explicit.add_gradient(stack.gradients)
             rule.step()
             implicit.take_step(*rate.get_last_lr())
@@ -228,6 +222,9 @@ class _Stack:
         shapes = [[(name, parameter.shape) for name, parameter in _free(model).items()] for model in models]
         if any(other != shapes[0] for other in shapes):
             raise ValueError("models are of different shapes; side by side they must have the same parameters")
+        kinds = [[type(module) for module in model.modules()] for model in models]
+        if any(other != kinds[0] for other in kinds):
+            raise ValueError("models have different layers; side by side each must do what the first does")
         if len(models) == 1:  # no second copy, no vmap
             self.alone = {name: parameter.detach().requires_grad_() for name, parameter in _free(first).items()}
             self.values = {name: leaf.detach()[None] for name, leaf in self.alone.items()}
@@ -238,38 +235,43 @@ class _Stack:
                 for name, _ in shapes[0]
             }
             self.leaves = list(self.values.values())
-        self.gradients = {}
-        self.parameters = [_free(model) for model in models]
+        self.models, self.parameters = models, [_free(model) for model in models]
         for number, own in enumerate(self.parameters):
             for name, parameter in own.items():
                 parameter.data = self.values[name].detach()[number]
-        self.models, self.layers = models, _layers(first) if len(models) > 1 else None
+        self.gradients, self.passes = {}, None
+        if layers := all(map(plain_layers, models)) and plain_layers(first):
+            self.gradients = {name: torch.zeros_like(value, requires_grad=False) for name, value in self.values.items()}
+            values = {name: value.detach() for name, value in self.values.items()}
+            self.passes = Passes(layers, values, self.gradients)
+            for (name, _), leaf in zip(self.values.items(), self.leaves, strict=True):
+                leaf.grad = self.gradients[name].view_as(leaf)
+            self._hand_out()
 
-    def differentiate(self, loss):
-        """The gradients of the loss in new tensors: to add to old ones takes three times as long. The models see their own."""
-        for leaf in self.leaves:
+    def differentiate(self, inputs, targets, units):
+        """The gradients of all losses, where leaves and models see them."""
+        if self.passes:
+            self.passes.differentiate(inputs, targets, units)
+            return
+        logits = choose(self._logits(inputs), units)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / targets.shape[1]
+        for leaf in self.leaves:  # in new tensors: to add to old ones takes three times as long
             leaf.grad = None
         loss.backward()
         for (name, value), leaf in zip(self.values.items(), self.leaves, strict=True):
             if leaf.grad is None:  # a parameter that the loss does not depend on
                 leaf.grad = torch.zeros_like(leaf, requires_grad=False)
             self.gradients[name] = leaf.grad.view_as(value)
+        self._hand_out()
+
+    def _hand_out(self):
         for number, own in enumerate(self.parameters):
             for name, parameter in own.items():
                 parameter.grad = self.gradients[name][number]
 
-    def logits(self, inputs):
+    def _logits(self, inputs):
         """(M, B, …) images to (M, B, C) logits of all outputs."""
         first = self.models[0]
-        if self.layers:
-            hidden = inputs.flatten(2).mT  # (M, features, B), so that the gradient of a weight comes out as the weight lies
-            for name, layer in self.layers:
-                if isinstance(layer, nn.Linear):
-                    bias, weight = self.values[f"{name}.bias"], self.values[f"{name}.weight"]
-                    hidden = torch.baddbmm(bias.unsqueeze(-1), weight, hidden)
-                elif isinstance(layer, nn.ReLU):
-                    hidden = hidden.relu()
-            return hidden.mT
         units = use_units(first, None)
         try:
             if len(self.models) == 1:
@@ -277,23 +279,6 @@ class _Stack:
             return vmap(lambda weights, images: functional_call(first, weights, (images,)))(self.values, inputs)
         finally:
             use_units(first, units)
-
-
-def _layers(model):
-    """The layers of a network like `models.mlp`, whose batched product is written out above; None for any other network.
-
-    `vmap` makes the same product out of any network, and takes a quarter longer.
-    """
-    if type(model) is not nn.Sequential:
-        return None
-    layers = [*model.named_children()]
-    known = all(
-        type(layer) in (nn.ReLU, Units)
-        or (type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim, place) == (1, -1, 0))
-        or (type(layer) is nn.Linear and layer.bias is not None and all(each.requires_grad for each in layer.parameters()))
-        for place, (_, layer) in enumerate(layers)
-    )
-    return layers if known else None
 
 
 @contextlib.contextmanager
@@ -345,7 +330,7 @@ class _Batches:
     """The next batches of all models, (M, B, …), their targets and units; what several share is looked up once."""
 
     def __init__(self, tasks, seeds, size):
-        self.sources, self.which = [], []
+        self.sources, self.which, self.rooms = [], [], {}
         known = {}
         for task, seed in zip(tasks, seeds, strict=True):
             if (id(task), seed) not in known:
@@ -367,7 +352,11 @@ class _Batches:
         if len(found) == 1:  # all learn from the same images, which need no copies
             inputs, targets = (part.expand(len(self.which), *part.shape) for part in found[0])
         else:
-            inputs, targets = (torch.stack([found[place][part] for place in self.which]) for part in (0, 1))
+            images, targets = ([found[place][part] for place in self.which] for part in (0, 1))
+            size = len(images[0])
+            if size not in self.rooms:  # fresh memory each step would take as long as the copies
+                self.rooms[size] = torch.stack(images)
+            inputs, targets = torch.stack(images, out=self.rooms[size]), torch.stack(targets)
         units = None if units[0] is None else torch.stack([units[place] for place in self.which])
         return inputs, targets, units
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .metrics import AccuracyMatrix
+from .passes import passes_of
 from .tasks import Task
 
 Optimizer = Literal["sgd", "adam"]
@@ -69,16 +70,20 @@ def fit(
     use_units(model, task.units)
     if watch:
         watch(0)
-    batches = _batches(model, task, batch_size, seed)
+    batches, passes = _batches(model, task, batch_size, seed), passes_of(model)
     for step in tqdm(
         range(1, steps + 1), label or task.name, leave=False, delay=5, file=terminal(), disable=terminal() is None
     ):
         inputs, targets = next(batches)
-        loss = nn.functional.cross_entropy(model(inputs), targets)
-        if penalty is not None:
-            loss = loss + penalty_of(penalty, inputs)
-        rule.zero_grad()
-        loss.backward()
+        if passes is None:
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            if penalty is not None:
+                loss = loss + penalty_of(penalty, inputs)
+            rule.zero_grad()
+            loss.backward()
+        else:  # the same gradients, without autograd
+            passes.differentiate(inputs[None], targets[None], _chosen_units(model))
+            add_gradient_of(penalty, inputs)
         rule.step()
         if hasattr(penalty, "after_step"):
             penalty.after_step(*rate.get_last_lr())
@@ -86,6 +91,8 @@ def fit(
         if watch:
             watch(step)
     keep_averages(rule, optimizer_state)
+    # The passes need no loss, and a penalty that has run away has taken the weights along.
+    loss = loss if passes is None else nn.functional.cross_entropy(model(inputs), targets)
     if not loss.isfinite():
         raise ValueError(
             f"the loss on {task.name} is {loss.item()} after {steps} steps: learning_rate = {learning_rate} is too large"
@@ -244,6 +251,22 @@ def use_units(model, units):
         return None
     before, layer.chosen = layer.chosen, units
     return before
+
+
+def _chosen_units(model):
+    """What `use_units` has set, for one network in a stack of one."""
+    units = getattr(getattr(model, "units", None), "chosen", None)
+    return units[None] if isinstance(units, Tensor) else units
+
+
+def add_gradient_of(penalty, inputs):
+    """Add the gradient of a penalty to the parameters': by itself where it can do that, else by autograd. None adds nothing."""
+    if hasattr(penalty, "add_gradient"):
+        penalty.add_gradient()
+    elif penalty is not None:
+        value = penalty_of(penalty, inputs)
+        if value.requires_grad:
+            value.backward()
 
 
 def penalty_of(penalty, inputs):

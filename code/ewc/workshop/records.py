@@ -37,7 +37,7 @@ from ewc.training import device
 from ewc.workshop import page
 
 # The modules that most experiments run, and those behind one call: the diagonal Fisher, a penalty of springs.
-LEARNING = ("tasks", "models", "training", "metrics")
+LEARNING = ("tasks", "models", "heads", "passes", "training", "metrics")
 FISHER = ("fisher", "scores", "gradients")
 SPRINGS = ("penalties", "springs")
 
