@@ -14,9 +14,6 @@ RUN := .venv/bin/python -m
 # Only the parts of MathJax that a page can ask for: the loader, its lazy extensions, fonts, menu, and English speech.
 MATHJAX := tex-chtml.js input output/chtml output/chtml.js output/svg.js a11y ui sre/mathmaps/base.json sre/mathmaps/en.json
 
-# Sphinx has said what went wrong by the time jupyter-book raises an error of its own: its message is enough.
-JUPYTER_BOOK := import sys; from jupyter_book.cli.main import main; sys.excepthook = lambda _, e, __: print(e); main()
-
 help:
 	@echo "make book    set up, train, and build the pages: $(OUTPUT)/_build/html/index.html"
 	@echo "make test    the book, then lint, then every test (code, book, site)"
@@ -61,18 +58,9 @@ vendor: setup
 	  cp package-lock.json _build/vendor/lock.done; \
 	fi
 
-# Sphinx keeps the pages it has read, and forgets their warnings: a build that failed under -W would pass the next time. So the
-# pages of a build that did not end well are dropped. What cells and trainings gave (_build/executed, _build/records) stays.
+# Stopped or failed, it leaves the pages of the last good build (book/build.py).
 book: vendor
-	@set -e; built="$(OUTPUT)/_build"; mkdir -p "$$built"; \
-	[ -e "$$built/.complete" ] || rm -rf "$$built/html" "$$built/.doctrees" "$$built/jupyter_execute"; \
-	rm -f "$$built/.complete"; \
-	echo "Building the book …"; \
-	.venv/bin/python -c "$(JUPYTER_BOOK)" build . --path-output "$(OUTPUT)" \
-	    -W -n --keep-going -q >"$$built/jupyter-book.log" \
-	  || { cat "$$built/jupyter-book.log"; echo "The book was not built: see above ($$SECONDS s)." >&2; exit 1; }; \
-	touch "$$built/.complete"; \
-	echo "… done in $$SECONDS s. Open $$built/html/index.html"
+	@.venv/bin/python -P book/build.py "$(OUTPUT)"
 
 # First the second copy that the tests look at, without data: two pages at a time, so it wants all cores. The tests of the code need
 # one core and no pages. So they run beside those of the book and the site.
