@@ -74,4 +74,7 @@ def has(cache, page) -> bool:
 
 
 def keep(cache, page, path, seconds):
+    """Write an executed page. A folder that an earlier try left in its place would stop it."""
+    _, key = cache.create_hashed_notebook(page)
+    shutil.rmtree(cache.path / "executed" / key, ignore_errors=True)
     cache.cache_notebook_bundle(CacheBundleIn(page, path, data={"execution_seconds": seconds}), check_validity=False, overwrite=True)

@@ -29,6 +29,7 @@ _stopped = threading.Event()
 def prepare(device: str):
     """Called before the first kernel, when the environment that kernels are to have is set."""
     global _forks
+    _forks = None
     _stopped.clear()
     if sys.platform == "linux" and device == "cpu":
         _forks = multiprocessing.get_context("forkserver")
