@@ -76,7 +76,9 @@ bench: setup
 
 # One run after another, each written when it is done: it can be stopped and started again.
 paper: setup
-	@$(RUN) ewc.workshop.paper
+	@.venv/bin/python -c 'import runpy, sys; known = sys.excepthook; \
+	  sys.excepthook = lambda kind, *what: print("\nStopped: make paper goes on from here.") if kind is KeyboardInterrupt else known(kind, *what); \
+	  runpy.run_module("ewc.workshop.paper", run_name="__main__")'
 
 # The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data.
 picture: setup
@@ -86,8 +88,7 @@ picture: setup
 	  figures.kept(runs["plain"], runs["ewc"], ewc.paired()).save("book/assets/readme.svg")'
 
 serve:
-	@[ -e _build/html/index.html ] || { echo "There is no book yet: make book" >&2; exit 1; }
-	@echo "http://localhost:$(PORT)   (Ctrl-C ends it)"; $(RUN) http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+	@.venv/bin/python -P book/serve.py "$(PORT)"
 
 clean:
 	rm -rf _build
