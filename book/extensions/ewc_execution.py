@@ -196,6 +196,12 @@ def plain(text):
     return text if sys.stderr.isatty() else re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
+def only_pages(app: Sphinx, config: Config):
+    """Nothing but what _toc.yml lists. What it does not list is told by a pattern of the folder's whole path, which fails where that
+    has brackets in it."""
+    config.include_patterns = [f"{page}.*" for page in config.external_site_map]
+
+
 def count_chapters(app: Sphinx, env, docnames):
     """Only the pages that this build reads are counted, and they are read in the order of the book."""
     order = list(app.config.external_site_map)
@@ -222,6 +228,7 @@ def chapter_ends(app: Sphinx, doctree):
 
 def setup(app: Sphinx):
     app.connect("config-inited", prepare)
+    app.connect("config-inited", only_pages, priority=950)     # the list is read at 900
     app.connect("env-before-read-docs", execute, priority=800)
     app.connect("env-before-read-docs", count_chapters, priority=900)
     app.connect("source-read", chapter_begins, priority=1)

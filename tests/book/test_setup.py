@@ -113,7 +113,10 @@ def test_an_environment_of_somebody_else_is_added_to_and_never_removed(machine):
     assert (machine.venv / "mine").exists()
 
 
-@pytest.mark.parametrize(("version", "words"), [("3.10.13", ["3.11 to 3.14", "has 3.10.13", "rm -rf .venv"]), ("", ["does not start", "rm -rf .venv"])])
+@pytest.mark.parametrize(("version", "words"), [
+    ("3.10.13", ["3.11 to 3.14", "has 3.10.13", "rm -rf .venv"]),
+    ("", ["does not start", "rm -rf .venv"]),
+])  # fmt: skip
 def test_an_unfit_environment_of_somebody_else_is_named(machine, version, words):
     machine.python("python3", "3.11.7")
     machine.python("python", version, folder=machine.venv / "bin")
@@ -184,3 +187,46 @@ def test_where_an_environment_cannot_be_made_the_reason_is_hinted_at(machine):
     assert not machine.venv.exists()
     machine.python("python3", "3.11.7")
     assert machine.setup(TMPDIR="/tmp").status == 0
+
+
+# ---- The browser libraries
+
+
+@pytest.fixture
+def vendor(tmp_path):
+    """`make vendor` where `.venv/bin/python` is a program that stands for npm."""
+
+    def vendor(npm):
+        (tmp_path / ".venv/bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".venv/bin/python").write_text(f"#!/bin/bash\n{npm}\n")
+        (tmp_path / ".venv/bin/python").chmod(0o755)
+        (tmp_path / "package-lock.json").write_text("{}")
+        done = subprocess.run(
+            ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "-o", "setup", "vendor", "MATHJAX=tex.js"],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    vendor.folder = tmp_path
+    return vendor
+
+
+def test_npm_says_why_it_failed(vendor):
+    status, said = vendor('[[ "$*" == *--silent* ]] || echo "npm error ENOTFOUND" >&2; exit 1')
+    assert status != 0
+    assert "npm error ENOTFOUND" in said
+    assert "Is there a network?" in said
+    assert not (vendor.folder / "node_modules/lock.done").exists()
+
+
+def test_what_is_vendored_is_always_what_is_locked(vendor):
+    installs = "mkdir -p node_modules/mathjax/es5; echo whole > node_modules/mathjax/es5/tex.js; touch node_modules/mathjax/LICENSE"
+    assert vendor(installs)[0] == 0
+    script = vendor.folder / "_build/vendor/mathjax/tex.js"
+    script.write_text("cut o")
+    assert vendor("exit 1")[0] == 0, "npm is asked once"
+    assert script.read_text() == "whole\n"
+    (vendor.folder / "node_modules/mathjax/es5/tex.js").unlink()
+    status, said = vendor("exit 1")
+    assert status != 0
+    assert "rm -rf node_modules" in said
