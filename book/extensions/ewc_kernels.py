@@ -7,12 +7,14 @@ with an accelerator.
 """
 
 import atexit
+import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import uuid
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -50,6 +52,7 @@ def execute(page, folder: str, timeout: int, environment: dict) -> None:
 
 def end_all():
     """End every kernel, and let none begin."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)   # it would list what was still waited for
     _stopped.set()
     for process in _started:
         if process.poll() is None:
@@ -82,6 +85,8 @@ class Process(LocalProvisioner):
             self.process, connection = Forked(cmd[2:], options["cwd"], options["env"]), self.connection_info
             self.pid = self.process.pid
         _started.append(self.process)
+        if _stopped.is_set():           # meanwhile
+            self.process.kill()
         return connection
 
 
@@ -92,7 +97,12 @@ class Forked:
 
     def __init__(self, command, folder, environment):
         self.process = _forks.Process(target=become_a_kernel, args=(command, folder, environment))
-        self.process.start()
+        resource_tracker.ensure_running()                           # which sets the mask itself
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})   # so it is in what begins here: Ctrl-C is for the build, which ends it
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self.pid = self.process.pid
 
     def poll(self):
@@ -114,7 +124,8 @@ class Forked:
 
 def become_a_kernel(command, folder, environment):
     """What `python -m ipykernel_launcher` does, in a process that has torch already."""
-    os.setsid()          # Ctrl-C is for the build, which ends its kernels
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()   # the build was killed
     os.environ.clear()
     os.environ.update(environment)
