@@ -57,8 +57,8 @@ def prepare(app: Sphinx, config: Config):
     os.environ["EWC_DATA"] = str(folder) if folder else "embedded"
     # Each kernel begins in the folder of its page: a relative folder would be another one there.
     os.environ["EWC_RECORDS"] = os.path.abspath(os.environ.get("EWC_RECORDS") or Path(app.srcdir, "_build", "records"))
-    # torch about itself, when it differentiates twice
-    os.environ["PYTHONWARNINGS"] = "ignore:`torch.jit.script` is deprecated:FutureWarning"
+    # torch about itself, when it differentiates twice; Python about locks of kernels, which are not asked to clear up when they end
+    os.environ["PYTHONWARNINGS"] = "ignore:`torch.jit.script` is deprecated:FutureWarning,ignore:resource_tracker:UserWarning"
     os.environ["IPYTHONDIR"] = str(kernel_profile(Path(app.srcdir, "_build", "ipython")))
     os.environ |= plain_matplotlib(Path(app.srcdir, "_build", "matplotlib"))
     os.environ.pop("EWC_TERMINAL", None)
