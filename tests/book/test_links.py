@@ -16,7 +16,7 @@ import ewc_links
 import ewc_symbols
 
 
-@pytest.mark.parametrize("address", ["javascript:alert(1)", "JavaScript:alert(1)", " java\nscript:alert(1)", "data:text/html,x", "file:///etc"])
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "JavaScript:alert(1)", " java\nscript:alert(1)", "\x01javascript:x", "data:text/html,x", "file:///etc"])
 def test_only_harmless_addresses_become_links(monkeypatch, address):
     harmless = ["https://example.org/a:b", "http://example.org", "mailto:a@example.org", "../page.html#x:y", "#x", ""]
     said = []
