@@ -123,18 +123,18 @@ def execute(app: Sphinx, env, docnames):
     import matplotlib.font_manager  # noqa: F401  its list of fonts is made here once, not by each page, which would show how long it takes
 
     say(f"Executing {len(missing)} page{'s' * (len(missing) > 1)}{f', {at_a_time} at a time' * (at_a_time > 1)} …")
-    faults, stopping, draws = [], threading.Event(), threading.Lock()
+    faults, number, stopping, draws = [], 0, threading.Event(), threading.Lock()
     with ThreadPoolExecutor(at_a_time, initializer=begin, initargs=(draws,)) as pool:
         try:
             working = {
                 pool.submit(executed, *missing[name], env.mystnb_config.execution_timeout, stopping): name
                 for name in sorted(missing, key=[*LONGEST, *missing].index)
             }
-            for number, work in enumerate(as_completed(working), start=1):
+            for work in as_completed(working):
                 name, done = working[work], work.result()
                 if done is None:      # not begun
                     continue
-                (path, page), (seconds, fault) = missing[name], done
+                (path, page), (seconds, fault), number = missing[name], done, number + 1
                 if fault is None and (changed := app.ewc_state.changed()):
                     fault = f"{name}: {', '.join(changed)} changed meanwhile. What it shows may be of the old code or of the new: build again"
                 elif fault is None:
