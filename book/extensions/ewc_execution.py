@@ -1,29 +1,27 @@
-"""Decide when a page is executed again, on which data, and say on the terminal what is going on.
+"""Execute the pages that are not in the cache, on which data, and say on the terminal what is going on.
 
-Why: jupyter-cache knows a page by the source of its cells alone. Change `code/ewc`, the papers' records, the locked
-packages, the data or the device, and pages would keep their old numbers. So each such state gets a cache folder of its own. The data are
-looked for once, here, and every kernel is told what was found: no two pages of a build can disagree.
+Why: the pages are executed side by side before Sphinx reads the first, and an error is said where it happened. The data are
+looked for once, here, and every kernel is told what was found: no two pages of a build can disagree. Nothing of the reader's
+own settings, of IPython, Jupyter or matplotlib, reaches a page. See `ewc_cache` and `ewc_kernels`.
 """
 
-import hashlib
 import os
 import platform
-import shutil
+import re
 import sys
 import threading
 import time
 import zlib
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, parent_process
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from jupyter_cache import get_cache
-from jupyter_cache.base import CacheBundleIn
-from jupyter_cache.executors.utils import single_nb_execution
+import ewc_cache
+import ewc_kernels
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.errors import ConfigError
+from sphinx.errors import ConfigError, ExtensionError
 
 PAGES = 2   # executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core
 # Those that train longest begin first, so that no core waits for them at the end.
@@ -31,7 +29,6 @@ LONGEST = [
     "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "forgetting/tempting-fixes",
     "elastic/reading-other-peoples-ewc", "elastic/choosing-lambda", "elastic/mnist-to-fashion-mnist",
 ]  # fmt: skip
-KEPT = 5   # cache folders of other states: with data, without, and a few to go back to
 NO_DATA = """\
 Data: MNIST and Fashion-MNIST were neither found nor could they be downloaded. The book is built with embedded
       stand-ins, and each page concerned says so. For the real ones: build with a network, or name the folder that
@@ -58,11 +55,12 @@ def prepare(app: Sphinx, config: Config):
         say("Data: embedded stand-ins, as EWC_DATA=embedded asks" if asked_for_stand_ins else NO_DATA)
 
     os.environ["EWC_DATA"] = str(folder) if folder else "embedded"
-    os.environ.setdefault("EWC_RECORDS", str(Path(app.srcdir, "_build", "records")))
-    # torch about itself, when it differentiates twice
-    os.environ["PYTHONWARNINGS"] = "ignore:`torch.jit.script` is deprecated:FutureWarning"
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"       # this environment's kernel, not a namesake in the home folder
+    # Each kernel begins in the folder of its page: a relative folder would be another one there.
+    os.environ["EWC_RECORDS"] = os.path.abspath(os.environ.get("EWC_RECORDS") or Path(app.srcdir, "_build", "records"))
+    # torch about itself, when it differentiates twice; Python about locks of kernels, which are not asked to clear up when they end
+    os.environ["PYTHONWARNINGS"] = "ignore:`torch.jit.script` is deprecated:FutureWarning,ignore:resource_tracker:UserWarning"
     os.environ["IPYTHONDIR"] = str(kernel_profile(Path(app.srcdir, "_build", "ipython")))
+    os.environ |= plain_matplotlib(Path(app.srcdir, "_build", "matplotlib"))
     os.environ.pop("EWC_TERMINAL", None)
     if sys.stderr.isatty():
         os.environ["EWC_TERMINAL"] = os.ttyname(2)    # kernels draw their progress bars there, and nowhere else
@@ -72,23 +70,9 @@ def prepare(app: Sphinx, config: Config):
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     state = f"{'data' if folder else 'embedded'} {device} python {platform.python_version()}"
-    config.nb_execution_cache_path = str(cache_folder(Path(app.srcdir), state))
-
-
-def cache_folder(project: Path, state: str) -> Path:
-    """The folder for this state of code, records, packages, data and device; the oldest of the others are removed."""
-    digest = hashlib.sha256(state.encode())
-    files = [*sorted(project.glob("code/**/*.py")), *sorted(project.glob("book/records/*/*.json"))]
-    for file in [*files, project / "requirements.txt"]:
-        digest.update(b"\0%s\0" % file.relative_to(project).as_posix().encode())
-        digest.update(file.read_bytes())
-    folder = project / "_build" / "executed" / digest.hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.touch()                                    # its date says when it was last used
-    others = sorted((each for each in folder.parent.iterdir() if each != folder), key=lambda each: each.stat().st_mtime)
-    for old in others[:-KEPT]:
-        shutil.rmtree(old)
-    return folder
+    app.ewc_state = ewc_cache.State(Path(app.srcdir), state)
+    config.nb_execution_cache_path = str(app.ewc_state.folder())
+    ewc_kernels.prepare(str(device))
 
 
 def kernel_profile(folder: Path) -> Path:
@@ -100,10 +84,19 @@ def kernel_profile(folder: Path) -> Path:
     settings = folder / "profile_default" / "ipython_kernel_config.py"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(
-        "c = get_config()\nc.IPKernelApp.log_level = 40\nc.HistoryManager.enabled = False\n"
+        "c = get_config()\nc.IPKernelApp.log_level = 40\nc.IPKernelApp.exec_PYTHONSTARTUP = False\nc.HistoryManager.enabled = False\n"
         "c.IPKernelApp.exec_lines = ['__import__(\"torch\").set_flush_denormal(True)']\n"
     )
     return folder
+
+
+def plain_matplotlib(folder: Path) -> dict:
+    """matplotlib as it comes: no settings of the reader's, and its list of fonts in a folder that can be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "matplotlibrc"
+    settings.write_text("")
+    backend = "module://matplotlib_inline.backend_inline"
+    return {"MPLCONFIGDIR": str(folder), "MATPLOTLIBRC": str(settings), "MPLBACKEND": backend}
 
 
 def cores() -> int:
@@ -112,44 +105,101 @@ def cores() -> int:
 
 
 def execute(app: Sphinx, env, docnames):
-    """Execute the pages that are not in the cache, side by side. When Sphinx reads them, they are. A page that fails is left to
-    myst-nb, which executes it once more and reports where it failed; what was trained until then is not trained again."""
-    cache = get_cache(app.config.nb_execution_cache_path)
+    """Execute the pages that are not in the cache. When Sphinx reads them, they are. Each is kept as soon as it is done; when one
+    fails, those that run are waited for, no other begins, and the build ends with what went wrong."""
+    cache = ewc_cache.opened(app.config.nb_execution_cache_path)
     missing = {}
     for docname in docnames:
         path = env.doc2path(docname)
         text = Path(path).read_text("utf8")
         if is_myst_markdown_notebook(text):
             page = read_myst_markdown_notebook(text, config=env.myst_config, add_source_map=True, path=path)
-            try:
-                cache.match_cache_notebook(page)
-            except KeyError:
+            if not ewc_cache.has(cache, page):
                 missing[docname.removeprefix("book/")] = path, page
-    if len(missing) < 2 or cores() < 2:
+    if not missing:
         return
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores() // PAGES))
-    say(f"Executing {len(missing)} pages, {PAGES} at a time …")
-    options = {"timeout": env.mystnb_config.execution_timeout, "allow_errors": env.mystnb_config.execution_allow_errors}
-    apart = get_context("spawn")
-    with ProcessPoolExecutor(PAGES, apart, initializer=begin, initargs=(apart.Lock(),)) as pool:
-        working = {
-            pool.submit(single_nb_execution, missing[name][1], str(Path(missing[name][0]).parent), **options): name
-            for name in sorted(missing, key=[*LONGEST, *missing].index)
-        }
-        for number, work in enumerate(as_completed(working), start=1):
-            name, done = working[work], work.result()
-            if done.err is None:
-                cache.cache_notebook_bundle(
-                    CacheBundleIn(done.nb, missing[name][0], data={"execution_seconds": done.time}), check_validity=False, overwrite=True
-                )
-            say(f"page {number} of {len(missing)}  {name} … {'FAILED' if done.err else 'executed'}, {done.time:.1f} s")
+    at_a_time = min(PAGES, len(missing), cores())
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores() // at_a_time))
+    import matplotlib.font_manager  # noqa: F401  its list of fonts is made here once, not by each page, which would show how long it takes
+
+    say(f"Executing {len(missing)} page{'s' * (len(missing) > 1)}{f', {at_a_time} at a time' * (at_a_time > 1)} …")
+    faults, number, stopping, draws = [], 0, threading.Event(), threading.Lock()
+    with ThreadPoolExecutor(at_a_time, initializer=begin, initargs=(draws,)) as pool:
+        try:
+            working = {
+                pool.submit(executed, *missing[name], env.mystnb_config.execution_timeout, stopping): name
+                for name in sorted(missing, key=[*LONGEST, *missing].index)
+            }
+            for work in as_completed(working):
+                name, done = working[work], work.result()
+                if done is None:      # not begun
+                    continue
+                (path, page), (seconds, fault), number = missing[name], done, number + 1
+                if fault is None and (changed := app.ewc_state.changed()):
+                    fault = f"{name}: {', '.join(changed)} changed meanwhile. What it shows may be of the old code or of the new: build again"
+                elif fault is None:
+                    try:
+                        ewc_cache.keep(cache, page, path, seconds)
+                    except Exception as problem:
+                        fault = f"{name} was executed and could not be kept: {problem}"
+                say(f"page {number} of {len(missing)}  {name} … {'FAILED' if fault else 'executed'}, {seconds:.1f} s")
+                if fault:
+                    faults.append(fault)
+                    stopping.set()
+        except BaseException:                 # Ctrl-C, or make was ended
+            stopping.set()
+            ewc_kernels.end_all()
+            raise
+    if faults:
+        raise ExtensionError("\n\n".join(faults))
+
+
+_worker = threading.local()
 
 
 def begin(first):
-    """How a process begins that executes pages. When the build is killed, it ends, and then its kernel does."""
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
-    if not first.acquire(block=False):
-        os.environ.pop("EWC_TERMINAL", None)          # two progress bars would write over one another
+    """How a thread begins that executes pages. One of them has the terminal: two progress bars would write over one another."""
+    _worker.environment = dict(os.environ)
+    if not first.acquire(blocking=False):
+        _worker.environment.pop("EWC_TERMINAL", None)
+
+
+def executed(path, page, timeout, stopping):
+    """The seconds that the page took, and what went wrong, if anything; None for a page that need not begin any more."""
+    if stopping.is_set():
+        return None
+    began, fault = time.perf_counter(), None
+    try:
+        ewc_kernels.execute(page, str(Path(path).parent), timeout, _worker.environment)
+    except CellExecutionError as problem:
+        fault = f"{place(path, page)}: this cell fails:\n\n{plain(problem.traceback)}"
+    except CellTimeoutError:
+        fault = f"{place(path, page)}: this cell took longer than {timeout} s"
+    except DeadKernelError:
+        fault = f"{place(path, page)}: {ewc_kernels.DEAD}"
+    except Exception as problem:
+        fault = f"{os.path.relpath(path)}: {type(problem).__name__}: {problem}"
+    if fault:
+        stopping.set()
+    return time.perf_counter() - began, fault
+
+
+def place(path, page):
+    """File and line of the cell at which a page stopped: the last that began."""
+    cells = [number for number, cell in enumerate(page.cells) if cell.cell_type == "code"]
+    began = [number for number in cells if page.cells[number].execution_count is not None]
+    return f"{os.path.relpath(path)}:{page.metadata.source_map[(began or cells[:1])[-1]] + 1}"
+
+
+def plain(text):
+    """Without colours where what is said goes into a file."""
+    return text if sys.stderr.isatty() else re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def only_pages(app: Sphinx, config: Config):
+    """Nothing but what _toc.yml lists. What it does not list is told by a pattern of the folder's whole path, which fails where that
+    has brackets in it."""
+    config.include_patterns = [f"{page}.*" for page in config.external_site_map]
 
 
 def count_chapters(app: Sphinx, env, docnames):
@@ -176,22 +226,11 @@ def chapter_ends(app: Sphinx, doctree):
     say(f"{how}, {time.time() - app.ewc_began:.1f} s")
 
 
-def rewrite_for_assets(app: Sphinx, env):
-    """Sphinx copies styles and scripts only when it writes pages, and pages name them by their content."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(app.srcdir, "book", "assets").iterdir()):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    if getattr(env, "ewc_assets", None) == digest.hexdigest():
-        return []
-    env.ewc_assets = digest.hexdigest()
-    return list(env.found_docs)
-
-
 def setup(app: Sphinx):
     app.connect("config-inited", prepare)
+    app.connect("config-inited", only_pages, priority=950)     # the list is read at 900
     app.connect("env-before-read-docs", execute, priority=800)
     app.connect("env-before-read-docs", count_chapters, priority=900)
     app.connect("source-read", chapter_begins, priority=1)
     app.connect("doctree-read", chapter_ends, priority=900)
-    app.connect("env-updated", rewrite_for_assets)
     return {"version": "1", "env_version": zlib.crc32(Path(__file__).read_bytes()), "parallel_read_safe": False}

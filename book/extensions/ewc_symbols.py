@@ -313,7 +313,7 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
         content = {"symbols": symbols, "runs": runs}
         content |= {key: app.builder.get_relative_uri(pagename, target) for key, target in
                     (("notation", NOTATION), ("table", RUNS)) if target in env.all_docs}  # fmt: skip
-        data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+        data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")      # no tag, comment or script begins there
         context["body"] += f'<script type="application/json" id="symbols">{data}</script>'
 
 

@@ -136,15 +136,25 @@ def find_data() -> Path | None:
         return None
     if chosen:
         folder = Path(chosen).expanduser().resolve()
-        missing = [name for name in _PUBLISHED if not _holds(folder, name)]
-        if missing:
-            raise FileNotFoundError(
-                f"EWC_DATA is {chosen!r}, which has no {missing[0]}/raw/{_FILES[0]}; it may be a folder in torchvision's layout, "
-                "the word 'embedded' for the built-in stand-ins, or unset"
-            )
+        for name in _PUBLISHED:
+            if not _holds(folder, name):
+                raise FileNotFoundError(
+                    f"EWC_DATA is {chosen!r}, {_lack(folder, name)}; it may be a folder in torchvision's layout, "
+                    "the word 'embedded' for the built-in stand-ins, or unset"
+                )
         return folder
     folder = Path(torch.hub.get_dir()).parent / "datasets"
     return folder if all(_holds(folder, name) or _downloaded(folder, name) for name in _PUBLISHED) else None
+
+
+def _lack(folder, name):
+    """What is wrong with the first of the files that is not there, in the words of a sentence that goes on."""
+    place, path = next((f"{name}/raw/{file}", folder / name / "raw" / file) for file in _FILES if not (folder / name / "raw" / file).is_file())
+    if path.is_dir():
+        return f"where {place} is a folder and has to be a file"
+    if path.with_name(f"{path.name}.gz").is_file():
+        return f"which has {place}.gz and needs it unpacked (gunzip --keep)"
+    return f"which has no {place}" if folder.is_dir() else "which is no folder"
 
 
 def _holds(folder, name):
@@ -157,7 +167,8 @@ def _holds(folder, name):
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != published:
             raise ValueError(
-                f"{path} is not the published file ({path.stat().st_size} bytes, SHA-256 {found[:12]}…): delete it and fetch it again"
+                f"{path} is not the published file ({path.stat().st_size} bytes, SHA-256 {found[:12]}…): delete it and fetch it again, "
+                "which happens by itself where EWC_DATA is unset and there is a network"
             )
     return True
 

@@ -232,8 +232,28 @@ def test_an_ewc_data_without_the_files_is_refused_by_name(places, monkeypatch, w
     monkeypatch.setenv("EWC_DATA", str(places / wrong))
     with pytest.raises(FileNotFoundError) as refusal:
         datasets.find_data()
-    for word in ("EWC_DATA", wrong, "FashionMNIST/raw" if wrong == "half" else "MNIST/raw", "embedded", "unset"):
+    told = {"nowhere": "which is no folder", "empty": "no MNIST/raw/train-images", "half": "no FashionMNIST/raw/train-images"}[wrong]
+    for word in ("EWC_DATA", wrong, told, "embedded", "unset"):
         assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(("lack", "words"), [
+    ("file", "which has no FashionMNIST/raw/t10k-labels-idx1-ubyte;"),
+    ("folder", "where FashionMNIST/raw/t10k-labels-idx1-ubyte is a folder"),
+    ("packed", "which has FashionMNIST/raw/t10k-labels-idx1-ubyte.gz and needs it unpacked"),
+])  # fmt: skip
+def test_the_file_that_is_missing_is_named(places, monkeypatch, lack, words):
+    file = places / "chosen/FashionMNIST/raw" / datasets._FILES[3]
+    if lack == "packed":
+        file.rename(file.with_name(f"{file.name}.gz"))
+    else:
+        file.unlink()
+    if lack == "folder":
+        file.mkdir()
+    monkeypatch.setenv("EWC_DATA", str(places / "chosen"))
+    with pytest.raises(FileNotFoundError) as refusal:
+        datasets.find_data()
+    assert words in str(refusal.value)
 
 
 @pytest.mark.parametrize("harm", ["truncated", "altered", "longer"])
@@ -263,6 +283,7 @@ def test_a_truncated_or_altered_file_is_reported_by_name(places, monkeypatch, fi
     with pytest.raises(ValueError, match="is not the published file") as refusal:
         datasets.paired()
     assert str(Path(file[0], "raw", file[1])) in str(refusal.value)
+    assert "delete it and fetch it again" in str(refusal.value)
 
 
 def test_a_published_task_is_read_as_it_stands_in_the_files(places, monkeypatch):
