@@ -75,7 +75,7 @@ timed-copy:
 
 page-tests: browser
 	@echo "The tests of the book and of the site, in Chromium …"
-	@set -e; $(TESTS) --dist loadscope tests/book tests/site; printf ' tests of the pages %s s.' "$$SECONDS" >>$(PARTS)
+	@set -e; OMP_NUM_THREADS=1 $(TESTS) --dist loadgroup --no-loadscope-reorder tests/book tests/site; printf ' tests of the pages %s s.' "$$SECONDS" >>$(PARTS)
 
 # The tests of the site look at pages in Chromium: the machine's own where it has one.
 browser: setup
