@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from ewc.workshop.records import meaning
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.cache.db import NbCacheRecord
@@ -23,7 +24,7 @@ class State:
         self.project, self.digest = project, hashlib.sha256(facts.encode())
         self.dates = self.dates_now()   # before the contents: what is saved in between is then noticed
         for file in self.dates:
-            self.digest.update(b"\0%s\0" % file.relative_to(project).as_posix().encode() + file.read_bytes())
+            self.digest.update(b"\0%s\0" % file.relative_to(project).as_posix().encode() + content(file))
 
     def dates_now(self):
         """A file that was changed and changed back has other dates than before."""
@@ -46,6 +47,16 @@ class State:
         for old in others[:-KEPT]:
             shutil.rmtree(old)
         return folder
+
+
+def content(file: Path) -> bytes:
+    """What a page can depend on of a file: of code what it does, and not its comments and docstrings."""
+    if file.suffix == ".py":
+        try:
+            return meaning(file.read_text("utf8")).encode()
+        except SyntaxError:      # the page that imports it says where
+            pass
+    return file.read_bytes()
 
 
 def opened(folder):

@@ -29,6 +29,11 @@ class Call(NamedTuple):
 
 
 def forward(model, layers, inputs):
+    """The logits of these inputs, and a `Call` for every use of the layers on the way.
+
+    Raises:
+        ValueError: the model returns no logits, one that is not finite, or ones that do not depend on its parameters.
+    """
     calls = []
 
     def keep(module, arguments, keywords, output):
@@ -175,6 +180,7 @@ def closed_and_general(calls):
 
 
 def add_linear(fisher, names, module, square, input_square):
+    """Add Σₙ (δ²)ᵀ(a²), from the two squares (examples, outputs) and (examples, inputs), to what the layer's weight and bias have."""
     if module.weight in names:
         fisher[names[module.weight]] += square.T @ input_square.to(square.dtype)
     if module.bias is not None and module.bias in names:
@@ -248,4 +254,5 @@ def evaluated(model):
 
 
 def zeros(shape, like):
+    """Zeros beside `like`, in at least float32: small numbers are summed over many examples."""
     return torch.zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)

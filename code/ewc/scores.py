@@ -76,6 +76,7 @@ def check(model, inputs, targets, labels, samples, batch_size, generator):
 
 
 def check_targets(targets, inputs):
+    """Refuse targets that are not one class index an example, beside the inputs."""
     if targets is None:
         raise ValueError("targets is None; labels='empirical' needs the class index of each example")
     if not isinstance(targets, Tensor):

@@ -71,6 +71,11 @@ def test_pages_are_executed_anew_for_other_code_packages_or_data_and_only_then(p
         seen.append(folder())
     seen.append(folder("embedded"))
     assert len(set(seen)) == len(seen)
+    before = folder()
+    (project / "code/ewc/fisher.py").write_text('"""Says what it is."""\n\na = 2    # a comment\n')
+    assert folder() == before
+    (project / "code/ewc/fisher.py").write_text("a = 2 +\n")     # no Python: what imports it says so
+    assert folder() != before
 
 
 def test_only_the_caches_used_last_are_kept(project):

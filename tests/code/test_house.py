@@ -1,5 +1,6 @@
 """Four floors, shelf, learning, workshop and chapters: a module imports only from its own floor or from below."""
 
+import ast
 import re
 import tomllib
 
@@ -92,6 +93,20 @@ def test_what_is_taken_needs_three_packages_and_the_book_the_rest():
     about = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
     needs = [re.match(r"[\w-]+", line)[0] for line in about["dependencies"]]
     assert sorted(needs) == ["numpy", "torch", "tqdm"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if floor(name) in ("shelf", "learning")])
+def test_what_is_public_says_what_it_is(name):
+    body = ast.parse(MODULES[name].read_text("utf8")).body
+    public = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+def test_every_file_that_the_readme_shows_or_links_to_is_there():
+    text = (ROOT / "README.md").read_text("utf8")
+    linked = [path for path in re.findall(r"\]\(([^)#]+)", text) if "://" not in path]
+    assert linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
 
 
 def test_the_package_says_that_it_has_types():

@@ -184,7 +184,7 @@ def key_of(experiment: Callable, tasks: list[Task], configuration: dict, seed: i
     """The key under which a run is remembered: 16 hexadecimal digits."""
     covered = {
         "experiment": experiment.__name__,
-        "modules": {name: _meaning(_source(name)) for name in modules_of(experiment, configuration)},
+        "modules": {name: meaning(_source(name)) for name in modules_of(experiment, configuration)},
         "configuration": configuration,
         "seed": seed,
         "data": [task.checksum for task in tasks],
@@ -293,8 +293,8 @@ def _on_disk(module):
 
 
 @functools.cache
-def _meaning(source):
-    """The code without its comments and docstrings, as a hash."""
+def meaning(source):
+    """The code without its comments and docstrings, as a hash that every version of Python makes."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
