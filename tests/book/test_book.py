@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 from bs4 import BeautifulSoup
-from building import PAGES, is_chapter, source
+from building import PAGES, ROOT, is_chapter, source
 
 CHAPTERS = [page for page in PAGES if is_chapter(page)]
 
@@ -307,3 +307,15 @@ def test_every_run_that_a_number_came_from_is_in_the_table_of_runs(book):
     numbers = [span for page in PAGES for span in soup(book, page).select("span.num[data-runs]")]
     keys = {key for span in numbers for key in span["data-runs"].split()}
     assert [key for key in sorted(keys) if f'id="run-{key}"' not in table] == []
+
+
+def test_the_picture_of_the_readme_is_what_this_build_draws(real_book):
+    """The same figure, of the same runs; its per cents may differ by what another processor makes of them."""
+    if not full_data(real_book):
+        pytest.skip("the picture is of the full data")
+    kept = unescape(re.search(r"<title>(.*?)</title>", (ROOT / "book/assets/readme.svg").read_text("utf8"), re.DOTALL)[1])
+    figures = soup(real_book, "book/elastic/mnist-to-fashion-mnist").select(".picture[aria-label]")
+    now = next(each["aria-label"] for each in figures if "plain descent ends at" in each["aria-label"])
+    assert re.sub(r"\d+%", "%", kept) == re.sub(r"\d+%", "%", now)
+    shown, drawn = ([int(each) for each in re.findall(r"(\d+)%", text)] for text in (kept, now))
+    assert shown == pytest.approx(drawn, abs=5), "make picture draws it anew"
