@@ -76,7 +76,9 @@ class Picture:
             for panel in self.panels
         ]
         across = [sum(width for width, _ in sizes[:place]) for place in range(len(sizes))]
-        placed = [panel.replace("<svg ", f'<svg x="{x}" ', 1) for panel, x in zip(self.panels, across, strict=True)]
+        # In points a panel would be a third larger than its place, which is in the units of the whole.
+        unitless = [re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', panel, count=2) for panel in self.panels]
+        placed = [panel.replace("<svg ", f'<svg x="{x}" ', 1) for panel, x in zip(unitless, across, strict=True)]
         width, height = sum(width for width, _ in sizes), max(height for _, height in sizes)
         Path(path).write_text(
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" color="#1f2328">'
