@@ -119,4 +119,4 @@ clean:
 
 # For a machine that is lent for minutes: its own Python, no network, no .venv, ten minutes at most. tests/gpu/run.py says what it does.
 gpu:
-	@"$(PYTHON)" tests/gpu/run.py --into "$(or $(OUT),_build/gpu)"
+	@"$(or $(PYTHON),python3)" tests/gpu/run.py --into "$(or $(OUT),_build/gpu)"

@@ -49,6 +49,12 @@ def test_without_cuda_it_says_so_and_tries_itself_in_miniature(tmp_path):
     assert {record["name"].replace(" ", "_") for record in records} == MARKED.keys()
 
 
+@pytest.mark.parametrize(("given", "python"), [([], "python3"), (["PYTHON=python3.12"], "python3.12")])
+def test_it_runs_with_the_machines_own_python_and_not_with_the_books(given, python):
+    command = subprocess.run(["make", "-n", "gpu", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert command.stdout.startswith(f'"{python}" tests/gpu/run.py')
+
+
 def test_a_part_that_fails_or_does_not_end_stops_no_other(gpu, tmp_path):
     python = [sys.executable, "-c"]
     sleeper = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
