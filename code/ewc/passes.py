@@ -10,6 +10,8 @@ M networks of one shape pass side by side. Everything is written into memory tha
 is what costs autograd the other third.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -26,69 +28,116 @@ class Passes:
     """
 
     def __init__(self, layers, values: dict[str, Tensor], gradients: dict[str, Tensor]):
-        linear = [name for name, layer in layers if isinstance(layer, nn.Linear)]
-        self.weights, self.biases, self.of_weights, self.of_biases = (
-            [of[f"{name}.{part}"] for name in linear] for of in (values, gradients) for part in ("weight", "bias")
-        )
-        # A ReLU follows its linear layer at once; the last layer has none.
-        self.bent = [isinstance(layers[place + 1][1], nn.ReLU) if place + 1 < len(layers) else False
-                     for place, (_, layer) in enumerate(layers) if isinstance(layer, nn.Linear)]  # fmt: skip
-        self.rooms: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self.rooms: dict[int, _Room] = {}
+        # One network needs no products of stacks, which cost more than its matrices' own.
+        self.alone = all(len(value) == 1 for value in values.values())
+        self.affine, self.product = (torch.addmm, torch.mm) if self.alone else (torch.baddbmm, torch.bmm)
+        self.layers = []
+        for place, (name, layer) in enumerate(layers):
+            if isinstance(layer, nn.Linear):
+                weight, bias, of_weight, of_bias = (
+                    of[f"{name}.{part}"][0] if self.alone else of[f"{name}.{part}"]
+                    for of in (values, gradients)
+                    for part in ("weight", "bias")
+                )
+                # A ReLU follows its linear layer at once; the last layer has none.
+                bent = place + 1 < len(layers) and isinstance(layers[place + 1][1], nn.ReLU)
+                self.layers.append(
+                    _Layer(weight, weight.mT, bias.unsqueeze(-2), of_weight, of_bias.unsqueeze(-2), bent)
+                )
 
     def differentiate(self, inputs: Tensor, targets: Tensor, units=None) -> Tensor:
         """Put the gradients of all losses where they belong, and return the logits (M, B, C).
 
         inputs: (M, B, …). targets: (M, B), class indices. units: as `heads.choose` takes them; None for all outputs.
         """
-        outputs, slopes = self._room(inputs.shape[1])
-        passed = [inputs.flatten(2).mT]  # (M, features, B), so that the gradient of a weight comes out as the weight lies
-        for weight, bias, output, bent in zip(self.weights, self.biases, outputs, self.bent, strict=True):
-            torch.baddbmm(bias.unsqueeze(-1), weight, passed[-1], out=output)
-            passed.append(output.relu_() if bent else output)
-        logits = passed[-1].mT
-        slopes[-1].copy_(slope_of_loss(logits, targets, units).mT)
-        for place in reversed(range(len(self.weights))):
-            if self.bent[place]:  # δ where z > 0, else 0: the kernel of ReLU's own backward pass, which needs no mask
-                torch.ops.aten.threshold_backward.grad_input(slopes[place], passed[place + 1], 0, grad_input=slopes[place])
-            torch.bmm(slopes[place], passed[place].mT, out=self.of_weights[place])
-            torch.sum(slopes[place], -1, out=self.of_biases[place])
+        room = self._room(inputs.shape[1])
+        passed = [inputs[0].flatten(1) if self.alone else inputs.flatten(2)]
+        for layer, output in zip(self.layers, room.outputs, strict=True):
+            self.affine(layer.bias, passed[-1], layer.turned, out=output)
+            passed.append(output.relu_() if layer.bent else output)
+        self._start_backward(room, passed[-1], targets, units)
+        for place in reversed(range(len(self.layers))):
+            layer, slope, turned = self.layers[place], room.slopes[place], room.turned[place]
+            if layer.bent:  # δ where z > 0, else 0: the kernel of ReLU's own backward pass, which needs no mask
+                torch.ops.aten.threshold_backward.grad_input(slope, passed[place + 1], 0, grad_input=slope)
+            self.product(turned, passed[place], out=layer.of_weight)
+            self.product(room.ones, slope, out=layer.of_bias)
             if place:
-                torch.bmm(self.weights[place].mT, slopes[place], out=slopes[place - 1])
-        return logits
+                self.product(slope, layer.weight, out=room.slopes[place - 1])
+        return passed[-1][None] if self.alone else passed[-1]
+
+    def _start_backward(self, room, logits, targets, units):
+        """∂L/∂z of the last layer for L = mean over the batch of −log p_y: (p − e_y) / B; with `units`, p is over these alone."""
+        slope, size = room.slopes[-1], targets.shape[1]
+        if units is None:
+            torch.softmax(logits, -1, out=slope)
+            minus = room.minus.index_select(0, targets.reshape(-1)).view_as(slope)  # −e_y / B
+            torch.add(minus, slope, alpha=1 / size, out=slope)
+            return
+        free = logits.detach().view(*targets.shape, -1).requires_grad_()
+        chosen = choose(free, units)
+        loss = nn.functional.cross_entropy(chosen.flatten(0, 1), targets.flatten(), reduction="sum") / size
+        slope.copy_(torch.autograd.grad(loss, free)[0].view_as(slope))
 
     def _room(self, batch):
-        """Two tensors a layer, for what comes out of it and for its slope; made once for each size of a batch."""
         if batch not in self.rooms:
-            self.rooms[batch] = tuple([weight.new_empty(*weight.shape[:2], batch) for weight in self.weights] for _ in range(2))
+            empty = self.layers[0].weight.new_empty
+            shapes = [(*layer.weight.shape[:-2], batch, layer.weight.shape[-2]) for layer in self.layers]
+            outputs, slopes = ([empty(shape) for shape in shapes] for _ in range(2))
+            classes = shapes[-1][-1]
+            self.rooms[batch] = _Room(
+                outputs,
+                slopes,
+                [slope.mT for slope in slopes],
+                empty((*shapes[0][:-2], 1, batch)).fill_(1),
+                torch.eye(classes, dtype=slopes[-1].dtype, device=slopes[-1].device) / -batch,
+            )
         return self.rooms[batch]
 
 
+class _Layer(NamedTuple):
+    """The weights of a linear layer and where their gradients go. Views are made once: in a small step they cost a tenth."""
+
+    weight: Tensor  # (M, outputs, inputs); without M for one network
+    turned: Tensor  # the same, (M, inputs, outputs)
+    bias: Tensor  # (M, 1, outputs)
+    of_weight: Tensor
+    of_bias: Tensor
+    bent: bool
+
+
+class _Room(NamedTuple):
+    """What a step on a batch of one size is written into, a tensor a layer in each list; made once for each size."""
+
+    outputs: list[Tensor]  # (M, B, outputs); without M for one network
+    slopes: list[Tensor]  # δ, of the same shape
+    turned: list[Tensor]  # δᵀ, (M, outputs, B)
+    ones: Tensor  # (M, 1, B), which sum over a batch
+    minus: Tensor  # (C, C), in row y the −e_y / B
+
+
 def passes_of(model: nn.Module) -> Passes | None:
-    """The passes of one network, whose gradients are put into its parameters' ``.grad``; None where it is not plain."""
+    """The passes of one network, whose gradients are put into its parameters' ``.grad``; None where it is not plain.
+
+    A hook on a parameter waits for autograd's gradient, which would not come.
+    """
     layers = plain_layers(model)
-    if layers is None:
+    if layers is None or any(each._backward_hooks or each._post_accumulate_grad_hooks for each in model.parameters()):
         return None
     gradients = {}
     for name, parameter in model.named_parameters():
         gradients[name] = torch.zeros_like(parameter, requires_grad=False)[None]
         parameter.grad = gradients[name][0]
-    return Passes(layers, {name: parameter.detach()[None] for name, parameter in model.named_parameters()}, gradients)
-
-
-def slope_of_loss(logits: Tensor, targets: Tensor, units=None) -> Tensor:
-    """∂L/∂z for L = mean over the batch of −log p_y: (p − e_y) / B, (M, B, C); with `units`, p is the softmax over these alone."""
-    if units is not None:
-        free = logits.detach().requires_grad_()
-        chosen = choose(free, units)
-        loss = nn.functional.cross_entropy(chosen.flatten(0, 1), targets.flatten(), reduction="sum")
-        return torch.autograd.grad(loss, free)[0] / targets.shape[1]
-    slope = logits.softmax(-1)
-    slope.scatter_add_(-1, targets.unsqueeze(-1), slope.new_full((1, 1, 1), -1.0).expand(*targets.shape, 1))
-    return slope.div_(targets.shape[1])
+    values = {name: parameter.detach()[None] for name, parameter in model.named_parameters()}
+    return Passes(layers, values, gradients)
 
 
 def plain_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
-    """The layers of a network like `models.mlp`, whose passes are written out here; None for any other network."""
+    """The layers of a network like `models.mlp`, whose passes are written out here; None for any other network.
+
+    Hooks on its parameters are not looked at: where networks are stacked, no gradient passes by them in any case.
+    """
     if type(model) is not nn.Sequential:
         return None
     # Not named_children, which names a layer that stands in two places once.
@@ -111,10 +160,8 @@ def plain_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
 
 
 def _touched(module):
-    """Whether hooks, a parametrization or a forward of its own make the module or its parameters more than their class says."""
-    own = module.parameters(recurse=False)
+    """Whether hooks, a parametrization or a forward of its own make the module more than its class says."""
     return bool(
-        any(each._backward_hooks or each._post_accumulate_grad_hooks for each in own)
-        or module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
         or "forward" in vars(module) or hasattr(module, "parametrizations")
     )  # fmt: skip

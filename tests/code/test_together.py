@@ -21,7 +21,7 @@ from ewc import (
     tasks,
 )
 from ewc.steps import Proximal
-from ewc.together import diverged, fit_together, learn_together
+from ewc.together import _stacked, diverged, fit_together, learn_together
 from small_tasks import blobs
 from torch import nn
 
@@ -120,6 +120,13 @@ def test_a_penalty_beside_others_matters():
     guard.consolidate()
     fit_together([model, unheld, held], [blobs(shift=1)] * 3, penalties=[None, None, guard], seeds=[0, 1, 1], **QUICK)
     assert not torch.allclose(weights(held), weights(unheld), atol=1e-2)
+
+
+def test_a_stack_keeps_its_written_out_passes_beside_a_guard_that_watches_the_gradients():
+    models = [small(0), small(1)]
+    SynapticIntelligence(models[1])  # its hooks are on the models' own parameters, where no gradient of a stack passes by
+    with _stacked(models) as stack:
+        assert stack.passes is not None
 
 
 def test_one_model_is_a_stack_too():
