@@ -65,7 +65,7 @@ def prepare(app: Sphinx, config: Config):
     if sys.stderr.isatty():
         os.environ["EWC_TERMINAL"] = os.ttyname(2)    # kernels draw their progress bars there, and nowhere else
 
-    # A stack's tensors are made anew each step. Memory that goes back to the system in between has to be fetched and cleared again.
+    # Batches are made anew in each step. Memory that goes back to the system in between has to be fetched and cleared again.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
