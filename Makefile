@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # what pip leaves uncompiled is compiled where it is first imported, and that is to be kept
-.PHONY: help picture book check test parts code-tests timed-book timed-copy page-tests serve lint bench gpu paper clean setup vendor browser
+.PHONY: help picture book check test parts code-tests timed-book timed-copy page-tests alone serve lint bench gpu paper clean setup vendor browser
 
 PYTHON ?=
 PORT ?= 8000
@@ -18,6 +18,7 @@ help:
 	@echo "make book    set up, train, and build the pages: $(OUTPUT)/_build/html/index.html"
 	@echo "make check   style, spelling and the tests of the code, without building a page: minutes"
 	@echo "make test    everything: the book, the same without data, every test (code, book, site)"
+	@echo "make alone   what the chapters offer to take along, each run with nothing trained before: ten minutes"
 	@echo "make serve   show the built pages at http://localhost:$(PORT)  (PORT=… for another port)"
 	@echo "make lint    style and spelling"
 	@echo "make bench   the ratios of timings that the book is held to"
@@ -76,6 +77,10 @@ timed-copy:
 page-tests: browser
 	@echo "The tests of the book and of the site, in Chromium …"
 	@set -e; OMP_NUM_THREADS=1 $(TESTS) --dist loadgroup --no-loadscope-reorder tests/book tests/site; printf ' tests of the pages %s s.' "$$SECONDS" >>$(PARTS)
+
+# `make test` runs what is offered with the records that the build has trained; this runs it as on a reader's machine.
+alone: setup
+	@EWC_ALONE=1 $(TESTS:-n auto=) tests/book/test_takeaway.py
 
 # The tests of the site look at pages in Chromium: the machine's own where it has one.
 browser: setup

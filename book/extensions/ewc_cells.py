@@ -33,6 +33,11 @@ class Cell:
         return not self.tags & HIDDEN
 
     @property
+    def open(self) -> bool:
+        """Whether it is on the page without a fold."""
+        return self.shown and "hide-input" not in self.tags
+
+    @property
     def title(self) -> str:
         """What it is for, where its code is not simply on the page."""
         if self.figure:

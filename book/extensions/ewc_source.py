@@ -13,7 +13,8 @@ its name, in the syntax tree and without importing it:
 
 Docstrings are left out, since the chapter is the explanation; `:docstring:` keeps them. `:equation:` binds the lines to
 equations of the page that they compute, and `:test:`, which must be there then, to the test that holds the two together; it
-opens under the listing. What is long is folded. Where a name, a line, an equation or a test is gone, the build fails.
+opens under the listing. What is long is folded. A listing leads to its whole file and to its description. Where a name, a line, an
+equation or a test is gone, the build fails.
 """
 
 import ast
@@ -28,6 +29,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+TAKEN, API = "take", "book/appendix/api"   # where the file lies that can be taken along (ewc_takeaway), and the page of descriptions (ewc_api)
 FOLDED = 24   # a listing of more lines than this is folded
 
 
@@ -46,6 +48,17 @@ def find(code: Path, name: str) -> tuple[Path, str, ast.AST]:
         if node is None:
             raise LookupError(f"{file.name} defines no function, class or method {'.'.join(parts[length:])!r}")
     return file, ".".join(parts[length:]), node
+
+
+def described(code: Path, file: Path, name: str) -> str:
+    """The anchor of the nearest description: of the object, of the class that it is in, or of the module."""
+    anchor, within = ".".join(file.relative_to(code).with_suffix("").parts), ast.parse(file.read_text("utf8"))
+    for part in name.split("."):
+        within = next(each for each in within.body if isinstance(each, DEFINITIONS) and each.name == part)
+        if part.startswith("_") or not ast.get_docstring(within):
+            break
+        anchor += f".{part}"
+    return anchor
 
 
 def lines_of(text: str, node: ast.AST, docstring: bool) -> list[str]:
@@ -105,9 +118,11 @@ class Source(SphinxDirective):
             raise self.error(f"source {self.arguments[0]}: {problem.args[0]}") from problem
         self.env.note_dependency(str(file))
         equations = self.options.get("equation", "").split()
-        place = nodes.literal("", file.relative_to(project).as_posix())
+        up = "../" * self.env.docname.count("/")
+        place = self.link(file.relative_to(project).as_posix(), f"{up}{TAKEN}/{file.name}")
+        entry = self.link(name, f"{up}{API}.html#{described(project / 'code', file, name)}")
         # Not Sphinx's own caption, which is numbered ("Listing 4").
-        caption = nodes.paragraph("", "", place, nodes.Text(" · "), nodes.literal("", name), classes=["from-file"])
+        caption = nodes.paragraph("", "", place, nodes.Text(" · "), entry, classes=["from-file"])
         box = nodes.container("", caption, self.listing(lines), classes=["from-module"])
         if equations:
             box["equations"] = equations
@@ -125,6 +140,9 @@ class Source(SphinxDirective):
         block = nodes.literal_block(code, code, language="python")
         self.set_source_info(block)
         return Fold("", block, summary=f"{len(lines)} lines of code") if fold and len(lines) > FOLDED else block
+
+    def link(self, words, address):
+        return nodes.reference("", "", nodes.literal("", words), refuri=address, internal=True)
 
     def reference(self, label):
         return addnodes.pending_xref(

@@ -10,7 +10,8 @@ import pytest
 from ewc_cells import Cell, cells, givers, kept_from_the_reader, names
 from house import ROOT, imports, modules
 
-PAGES = {path.stem: found for path in sorted(ROOT.glob("book/*/*.md")) if (found := [e for e in cells(path.read_text("utf8")) if isinstance(e, Cell)])}
+PAGES = {path.stem: cells(path.read_text("utf8")) for path in sorted(ROOT.glob("book/*/*.md"))}
+PAGES = {name: [each for each in page if isinstance(each, Cell)] for name, page in PAGES.items() if any(isinstance(each, Cell) for each in page)}
 # What a foreign module is installed as, where that is not its name, or what brings it.
 INSTALLED = {"sklearn": "scikit-learn", "PIL": "matplotlib"}
 
@@ -74,8 +75,8 @@ def test_what_a_cell_takes_and_gives():
 
 def test_a_cell_is_read_with_its_options():
     text = (
-        "# One\n\n```python\n# no heading\n```\n\n```{code-cell} ipython3\n---\nmystnb:\n  figure: {caption: x, name: fig-a}\ntags: [hide-input]\n---\n"
-        "\na = 1\n```\n\n````{solution-start} b\n:class: dropdown\n````\n## Two\n```{code-cell} ipython3\n:tags: [remove-cell]\nb = 1\n```\n"
+        "# One\n\n```python\n# no heading\n```\n\n```{code-cell} ipython3\n---\nmystnb:\n  figure: {caption: x, name: fig-a}\ntags: [hide-input]\n"
+        "---\n\na = 1\n```\n\n````{solution-start} b\n:class: dropdown\n````\n## Two\n```{code-cell} ipython3\n:tags: [remove-cell]\nb = 1\n```\n"
     )
     one, first, two, second = cells(text)
     assert (one, two) == ("# One", "## Two")

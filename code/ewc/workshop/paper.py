@@ -190,8 +190,10 @@ def _best(experiment, run, strengths):
 
 
 def folder() -> Path:
-    """Where the records are kept, a folder for each protocol: book/records of the book."""
-    return Path(__file__).resolve().parents[3] / "book" / "records"
+    """Where the records are kept, a folder for each protocol: book/records of the book; in the package that it offers, its own copy."""
+    package = Path(__file__).resolve().parents[1]
+    book = package.parents[1] / "book" / "records"
+    return book if book.is_dir() else package / "records"
 
 
 def records(experiment: Callable | None = None, **conditions) -> list[Record]:
