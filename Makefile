@@ -80,7 +80,7 @@ page-tests: browser
 
 # `make test` runs what is offered with the records that the build has trained; this runs it as on a reader's machine.
 alone: setup
-	@EWC_ALONE=1 $(TESTS:-n auto=) tests/book/test_takeaway.py
+	@EWC_ALONE=1 $(RUN) pytest -p no:cacheprovider -q tests/book/test_takeaway.py
 
 # The tests of the site look at pages in Chromium: the machine's own where it has one.
 browser: setup

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from building import PAGES, ROOT, is_chapter, source
@@ -24,6 +26,7 @@ from ewc_cells import Cell, cells
 
 ALONE = os.environ.get("EWC_ALONE") == "1"
 SECONDS = 60
+RECORDS = None if ALONE else ROOT / "_build" / "records"
 # Runs a file as Python would, with the package of the wheel and nothing of this folder in reach.
 RUNNER = """\
 import runpy, sys
@@ -53,36 +56,54 @@ def site(taken, tmp_path_factory):
     return folder
 
 
-def run(file, site, folder, data="embedded", records=None):
-    """The file, in the folder; how it ended, what it said, and the seconds."""
+def environment(data="embedded", records=None):
+    """Nothing of this environment's settings but the number of threads."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EWC", "PYTHON"))}
-    kept |= {"EWC_DATA": data} | ({"EWC_RECORDS": str(records)} if records else {})
+    return kept | {"EWC_DATA": data} | ({"EWC_RECORDS": str(records)} if records else {})
+
+
+def run(file, site, folder, **settings):
+    """The file, in the folder: its code, what it said and complained of, and its seconds."""
     began = time.monotonic()
     command = [sys.executable, "-I", "-W", "ignore", "-c", RUNNER.format(site=str(site), file=str(file))]
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True)
-    return done, time.monotonic() - began
+    done = subprocess.run(command, cwd=folder, env=environment(**settings), capture_output=True, text=True)
+    return SimpleNamespace(code=done.returncode, said=done.stdout, complained=done.stderr, seconds=time.monotonic() - began)
 
 
-def trained_before():
-    return None if ALONE else ROOT / "_build" / "records"
+@pytest.fixture(scope="session")
+def ran(taken, site, tmp_path_factory):
+    """By page, what its script did; all at once where records are at hand, and each when it is asked for where it trains."""
+    if ALONE or sys.platform != "linux":
+        return {page: lambda page=page: run(taken / f"{stem(page)}.py", site, tmp_path_factory.mktemp("alone"), records=RECORDS) for page in CHAPTERS}
+    folders = {page: tmp_path_factory.mktemp("alone") for page in CHAPTERS}
+    jobs = json.dumps([{"file": str(taken / f"{stem(page)}.py"), "folder": str(folder)} for page, folder in folders.items()])
+    command = [sys.executable, "-I", "-W", "ignore", str(Path(__file__).with_name("run_alone.py")), str(site)]
+    subprocess.run(command, input=jobs, text=True, env=environment(records=RECORDS), check=True)
+
+    def result(folder):
+        code, said, complained = ((folder / name).read_text("utf8") for name in ("code", "said", "complained"))
+        return SimpleNamespace(code=int(code), said=said, complained=complained, seconds=0)
+
+    return {page: lambda folder=folder: result(folder) for page, folder in folders.items()}
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
-def test_the_script_runs_alone(taken, site, tmp_path, page):
-    done, seconds = run(taken / f"{stem(page)}.py", site, tmp_path, records=trained_before())
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert seconds < SECONDS or not ALONE, seconds
+def test_the_script_runs_alone(ran, page):
+    done = ran[page]()
+    assert done.code == 0, done.complained[-3000:]
+    assert done.seconds < SECONDS
     figures = len(re.findall(r"^    name: fig-", source(page), re.M))
-    assert done.stdout.count("\nfig-") + done.stdout.startswith("fig-") == figures
-    print(f"{stem(page)}: {seconds:.0f} s")
+    assert len(re.findall(r"^fig-\S+: ", done.said, re.M)) == figures
+    print(f"{stem(page)}: {done.seconds:.0f} s")
 
 
 @pytest.mark.skipif(not os.path.isdir(os.environ.get("EWC_DATA", "")), reason="EWC_DATA names no folder")
 @pytest.mark.skipif(not ALONE, reason="make alone runs the scripts on MNIST, with what the build has trained")
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_the_script_runs_on_mnist(taken, site, tmp_path, page):
-    done, _ = run(taken / f"{stem(page)}.py", site, tmp_path, data=os.path.abspath(os.environ["EWC_DATA"]), records=ROOT / "_build" / "records")
-    assert done.returncode == 0, done.stderr[-3000:]
+    data, records = os.path.abspath(os.environ["EWC_DATA"]), ROOT / "_build" / "records"
+    done = run(taken / f"{stem(page)}.py", site, tmp_path, data=data, records=records)
+    assert done.code == 0, done.complained[-3000:]
 
 
 @pytest.mark.parametrize("page", CHAPTERS if ALONE else ["book/elastic/deriving-ewc"])
@@ -90,7 +111,7 @@ def test_the_notebook_runs_alone(taken, site, tmp_path, page, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
 
-    for name, value in {"EWC_DATA": "embedded", "PYTHONPATH": str(site), "EWC_RECORDS": str(trained_before() or tmp_path)}.items():
+    for name, value in {"EWC_DATA": "embedded", "PYTHONPATH": str(site), "EWC_RECORDS": str(RECORDS or tmp_path)}.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(taken / f"{stem(page)}.ipynb", 4)
     nbformat.validate(notebook)
@@ -104,9 +125,9 @@ def test_the_notebook_runs_alone(taken, site, tmp_path, page, monkeypatch):
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_what_is_seen_of_a_page_runs_in_the_order_seen(site, tmp_path, page):
     seen = [each.code for each in cells(source(page)) if isinstance(each, Cell) and each.shown]
-    (tmp_path / "seen.py").write_text("\n".join([*ewc_takeaway.begin_with(stem(page)), *seen]), "utf8")
-    done, _ = run(tmp_path / "seen.py", site, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "seen.py").write_text("\n".join([ewc_takeaway.begin_with(stem(page)), *seen]), "utf8")
+    done = run(tmp_path / "seen.py", site, tmp_path, records=ROOT / "_build" / "records")
+    assert done.code == 0, done.complained[-3000:]
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
