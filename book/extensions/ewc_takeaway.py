@@ -90,10 +90,12 @@ def shown_at_its_end(cell: Cell, name: str) -> str:
     last = body[-1].value
     if isinstance(last, ast.Call) and ast.unparse(last.func) in ("print", "page.data"):
         return code
-    text = ast.get_source_segment(code, last)
+    lines = code.encode().splitlines(keepends=True)      # columns are counted in bytes
+    start = sum(map(len, lines[: last.lineno - 1])) + last.col_offset
+    end = sum(map(len, lines[: last.end_lineno - 1])) + last.end_col_offset
+    before, text, after = (each.decode() for each in (code.encode()[:start], code.encode()[start:end], code.encode()[end:]))
     if isinstance(last, ast.Tuple) and not text.startswith("("):
         text = f"({text})"
-    before, _, after = code.rpartition(ast.get_source_segment(code, last))
     return f'{before}show({text}, "{name}"){after}'
 
 

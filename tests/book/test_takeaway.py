@@ -5,6 +5,7 @@ reader sees of each page; each in a minute. Without, records of the build are fo
 """
 
 import ast
+import functools
 import json
 import os
 import re
@@ -16,14 +17,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from bs4 import BeautifulSoup
 from building import PAGES, ROOT, is_chapter, source
-from test_book import CHAPTERS, soup
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
 import ewc_takeaway
 from ewc_cells import Cell, cells
 
+CHAPTERS = [page for page in PAGES if is_chapter(page)]
 ALONE = os.environ.get("EWC_ALONE") == "1"
 SECONDS = 60
 RECORDS = None if ALONE else ROOT / "_build" / "records"
@@ -130,6 +132,28 @@ def test_what_is_seen_of_a_page_runs_in_the_order_seen(site, tmp_path, page):
     assert done.code == 0, done.complained[-3000:]
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("é = 1\né", 'é = 1\nshow(é, "fig-a")'),
+        ("f(\n    1,\n)  # f(1)", 'show(f(\n    1,\n), "fig-a")  # f(1)'),
+        ("a = 1; a", 'a = 1; show(a, "fig-a")'),
+        ("a, b", 'show((a, b), "fig-a")'),
+        ("(a, b)", 'show((a, b), "fig-a")'),
+        *((same, same) for same in ("a = 1", "a;", "print(a)", "page.data(a)", "page.number('a', a)", "for a in b:\n    a")),
+    ],
+)
+def test_what_a_cell_ends_with_is_shown_by_a_script_too(code, shown):
+    assert ewc_takeaway.shown_at_its_end(Cell(1, code, frozenset()), "fig-a") == shown
+    assert ewc_takeaway.shown_at_its_end(Cell(1, code, frozenset({"remove-output"})), "fig-a") == code
+
+
+def test_a_file_that_is_not_on_the_shelf_takes_the_rest_from_the_package(tmp_path):
+    (tmp_path / "one.py").write_text('"""One."""\nfrom . import two\nfrom .three import (\n    four,\n)\n')
+    text = ewc_takeaway.taken(tmp_path, "one", "ewc.whl")
+    assert text == '# pip install "./ewc.whl[chapters]"\n"""One."""\nfrom ewc import two\nfrom ewc.three import (\n    four,\n)\n'
+
+
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_notebook_and_script_hold_every_cell_of_the_page(taken, page):
     code = [each for each in cells(source(page)) if isinstance(each, Cell)]
@@ -213,7 +237,7 @@ def test_the_package_is_whole_and_has_the_papers_records(taken):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_with_code_offers_it_at_its_top_and_at_its_foot(embedded_book, page):
-    article = soup(embedded_book, page).find("article")
+    article = parsed(embedded_book.html / f"{page}.html").find("article")
     offers = article.select(".take-along")
     if not is_chapter(page):
         assert offers == []
@@ -233,17 +257,16 @@ def test_a_page_with_code_offers_it_at_its_top_and_at_its_foot(embedded_book, pa
         path, _, anchor = link["href"].partition("#")
         target = (embedded_book.html / f"{page}.html").parent / path if path else embedded_book.html / f"{page}.html"
         assert target.is_file(), link
-        assert not anchor or soup_of(target).find(id=anchor), link
+        assert not anchor or parsed(target.resolve()).find(id=anchor), link
 
 
 def on_the_shelf(name):
     return (ROOT / "code/ewc" / name).is_file() and ewc_takeaway.on_the_shelf(ROOT / "code/ewc", name.removesuffix(".py"))
 
 
-def soup_of(file):
-    from test_book import parsed
-
-    return parsed(file.resolve())
+@functools.cache
+def parsed(file):
+    return BeautifulSoup(file.read_text("utf8"), "html.parser")
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
