@@ -55,6 +55,26 @@ def test_steps_are_descent_with_momentum_on_mean_loss_plus_penalty(penalised):
     torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-4, atol=1e-5)
 
 
+class Damps:
+    """A penalty that looks at the gradient before it adds to it."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def add_gradient(self):
+        for parameter in self.model.parameters():
+            parameter.grad -= 0.5 * parameter.grad
+
+
+def test_a_penalty_that_looks_at_the_gradient_sees_no_momentum():
+    models = [small(), small()]
+    models[1][1].weight.register_hook(lambda gradient: None)  # so that autograd makes its gradients
+    fit(models[0], blobs(), penalty=Damps(models[0]), **QUICK)
+    half = QUICK | {"learning_rate": QUICK["learning_rate"] / 2}
+    fit(models[1], blobs(), **half)
+    torch.testing.assert_close(weights(models[0]), weights(models[1]), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("carried", [True, False])
 def test_the_optimisers_averages_go_from_task_to_task_where_that_is_asked_for(carried):
     model, lessons, steps = small(), [blobs(n=20, shift=shift) for shift in range(3)], 7
