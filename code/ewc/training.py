@@ -228,17 +228,20 @@ _SCHEDULES = {
 }
 
 
-def rows_of_batches(task, size, seed):
-    """Without end: the rows of the next batch, in a new random order in each pass."""
+def rows_of_batches(task, size, seed, least=1):
+    """Without end: the rows of the next batch, in a new random order in each pass; fewer than `least` join the batch before."""
     generator = torch.Generator().manual_seed(seed)
     count, device = len(task.train_targets), task.train_targets.device
     while True:
-        yield from torch.randperm(count, generator=generator).to(device).split(size)
+        batches = torch.randperm(count, generator=generator).to(device).split(size)
+        yield from batches if len(batches[-1]) >= least else (*batches[:-2], torch.cat(batches[-2:]))
 
 
 def _batches(model, task, size, seed):
     """Without end: the next images and their classes; a model whose outputs differ from image to image is told which to use."""
-    for rows in rows_of_batches(task, size, seed):
+    # Batch normalisation takes no batch of one.
+    least = 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()) else 1
+    for rows in rows_of_batches(task, size, seed, least):
         if isinstance(task.units, Tensor):
             use_units(model, task.units[rows])
         yield task.batch(rows)
