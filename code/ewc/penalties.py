@@ -157,7 +157,9 @@ class L2:
 
     def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
         """Take the present weights as θ*; the data are not looked at."""
-        anchor = springs.weights(self.model)
+        terms = springs.beside(named(self.model), self._terms)
+        known = {name: value for held, _ in terms for name, value in held.items()}  # what is frozen now stays where it was
+        anchor = known | springs.weights(self.model)
         self._terms = [(anchor, {name: torch.ones_like(value) for name, value in anchor.items()})]
 
     def penalty(self) -> Tensor:

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -187,7 +188,7 @@ def terminal():
 def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None, *, steps, batch_size):
     """The update rule over these parameters and the schedule of its step size, as `fit` describes them; its errors are `fit`'s."""
     for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
-        if not isinstance(value, int) or value < low:
+        if not isinstance(value, Integral) or value < low:
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
     if not learning_rate > 0:
         raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
