@@ -136,11 +136,22 @@ class Distillation:
 
     def _follow(self):
         """Move the teacher's weights and buffers to where the model's are now, and into their types."""
-        kept = plainly_named(dict(self._teacher.named_parameters()) | dict(self._teacher.named_buffers()))
-        own = unwrapped(self.model)
-        for name, value in plainly_named(dict(own.named_parameters()) | dict(own.named_buffers())).items():
-            if name in kept and (kept[name].device != value.device or kept[name].dtype != value.dtype):
-                kept[name].data = kept[name].data.to(value)
+        own = plainly_named(dict(_tensors(unwrapped(self.model))))
+        for name, value in list(_tensors(self._teacher)):
+            beside = own.get(plain(name), value)
+            if value.device != beside.device or value.dtype != beside.dtype:
+                owner, _, last = name.rpartition(".")
+                module, moved = self._teacher.get_submodule(owner), value.detach().to(beside)
+                if isinstance(value, nn.Parameter):
+                    module._parameters[last] = nn.Parameter(moved, requires_grad=False)
+                else:
+                    module._buffers[last] = moved
+
+
+def _tensors(model):
+    """Parameters and buffers, with their names."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _shared(wanted, found):

@@ -234,7 +234,7 @@ def rows_of_batches(task, size, seed, least=1):
     generator = torch.Generator().manual_seed(seed)
     count, device = len(task.train_targets), task.train_targets.device
     while True:
-        batches = torch.randperm(count, generator=generator).to(device).split(size)
+        batches = torch.randperm(count, generator=generator).to(device).split(int(size))
         yield from batches if len(batches[-1]) >= least else (*batches[:-2], torch.cat(batches[-2:]))
 
 

@@ -5,6 +5,7 @@ import itertools
 import re
 import warnings
 
+import numpy
 import pytest
 import torch
 from by_hand import Function
@@ -420,3 +421,7 @@ def test_one_example_left_over_joins_the_batch_before_it_where_batches_are_norma
     without.register_forward_pre_hook(lambda _, inputs: alone.append(len(inputs[0])))
     fit(without, task, steps=-(-count // 64), batch_size=64)
     assert alone == [len(rows) for rows in torch.arange(count).split(64)]
+
+
+def test_numpys_numbers_are_numbers():
+    fit(small(), blobs(), steps=numpy.int64(2), batch_size=numpy.int64(16), learning_rate=numpy.float32(0.1), momentum=numpy.float32(0.5))
