@@ -104,6 +104,8 @@ class EWC:
         """Add λ Σ_tasks Fᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``: all that descent needs of the penalty, without its value.
 
         In the place of ``penalty()``, after ``loss.backward()``, as an optimiser adds weight decay. It costs less than half.
+        Where processes share out the examples (DistributedDataParallel), each has a Fisher of its own, and only gradients that
+        come from the loss are averaged: take ``penalty()`` there, or average the states and load them.
 
         Args:
             scale: what the loss was multiplied by, where the gradient is still multiplied by it: ``scaler.get_scale()`` between
