@@ -62,7 +62,8 @@ class SynapticIntelligence:
         self._arriving: dict[str, tuple[Tensor, bool, _Walk]] = {}
         self._handles: dict[str, tuple] = {}
         weakref.finalize(self, _remove, self._handles).atexit = False
-        self._watch()
+        if hasattr(self.model, "_parameters"):  # a model that keeps its guard is not whole yet while both are copied
+            self._watch()
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name not in _OF_THE_HOOKS}
@@ -79,7 +80,6 @@ class SynapticIntelligence:
             ValueError: a path is not finite, because training was not; nothing has changed then.
         """
         parameters = named(self.model)
-        springs.beside(parameters, [*self._terms, ({name: walk.start for name, walk in self._walks.items()}, {})])
         unseen = [name for name, parameter in trainable(self.model).items() if name not in self._watched and parameter.grad is not None]
         if unseen:
             warnings.warn(
@@ -88,6 +88,8 @@ class SynapticIntelligence:
                 RuntimeWarning,
                 stacklevel=2,
             )
+        self._watch()
+        springs.beside(parameters, [*self._terms, ({name: walk.start for name, walk in self._walks.items()}, {})])
         held, old = self._terms[0] if self._terms else ({}, {})
         anchor = springs.weights(self.model)
         importance = old | {name: old.get(name, torch.zeros_like(value)) for name, value in anchor.items()}
@@ -101,7 +103,6 @@ class SynapticIntelligence:
                 raise ValueError(f"the path of {name!r} is not finite: training has diverged")
         self._terms = [(held | anchor, importance)]
         self._walks = {}
-        self._watch()
 
     def penalty(self) -> Tensor:
         """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""

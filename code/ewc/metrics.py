@@ -18,7 +18,7 @@ from torch import Tensor
 class AccuracyMatrix:
     """Accuracies of a sequence of T tasks: ``values[i, j]`` in [0, 1] is the accuracy on task j after task i, shape (T, T).
 
-    NaN says that a task was not tested. It may stand above the diagonal, for tasks that were not learned yet; only
+    NaN or None says that a task was not tested. It may stand above the diagonal, for tasks that were not learned yet; only
     `forward_transfer` reads there. Rows may end where what was tested ends: ``[[.9], [.7, .8]]``.
 
     Raises:
@@ -82,7 +82,8 @@ def _square(values):
     """The values as a tensor, rows that end early filled up with NaN."""
     if not isinstance(values, list | tuple):
         return torch.as_tensor(values).detach().to("cpu", torch.float64)
-    rows = [torch.as_tensor(row, dtype=torch.float64) for row in values]
+    rows = [[torch.nan if value is None else value for value in row] if isinstance(row, list | tuple) else row for row in values]
+    rows = [torch.as_tensor(row, dtype=torch.float64) for row in rows]
     if rows and all(row.ndim == 1 and len(row) <= len(rows) for row in rows):
         rows = [torch.nn.functional.pad(row, (0, len(rows) - len(row)), value=torch.nan) for row in rows]
     return torch.stack(rows) if rows and len({row.shape for row in rows}) == 1 else torch.empty(len(rows), 0)

@@ -231,7 +231,7 @@ _SCHEDULES = {
 
 def rows_of_batches(task, size, seed, least=1):
     """Without end: the rows of the next batch, in a new random order in each pass; fewer than `least` join the batch before."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     count, device = len(task.train_targets), task.train_targets.device
     while True:
         batches = torch.randperm(count, generator=generator).to(device).split(int(size))

@@ -415,6 +415,25 @@ def test_a_shallow_copy_and_its_giver_do_not_count_the_same_steps_twice():
         torch.testing.assert_close(each.parabola()[1]["theta"], STRENGTH * torch.tensor(by_hand()[0][0]), rtol=1e-10, atol=0)
 
 
+@pytest.mark.parametrize("way", [copy.deepcopy, pickled])
+def test_a_model_that_keeps_its_guard_is_copied_with_it(way):
+    model = Two()
+    model.guard = SynapticIntelligence(model, STRENGTH, damping=DAMPING)
+    twin = way(model)
+    assert twin.guard.model is twin
+    trained(twin.guard).consolidate()
+    torch.testing.assert_close(twin.guard.parabola()[1]["theta"], STRENGTH * torch.tensor(by_hand()[0][0]), rtol=1e-10, atol=0)
+
+
+def test_a_layer_that_is_replaced_while_a_task_is_learned_is_consolidated_as_it_is():
+    model = nn.Sequential(nn.Linear(4, 3))
+    guard = SynapticIntelligence(model)
+    cross_entropy(model(data(0)), TARGETS).backward()
+    model[0] = nn.Linear(4, 5)
+    guard.consolidate()
+    assert guard.parabola()[0]["0.weight"].shape == (5, 4)
+
+
 def test_a_guard_that_nobody_keeps_goes_and_takes_its_hooks_along():
     model, alive = Two(), []
     for _ in range(5):

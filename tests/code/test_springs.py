@@ -303,6 +303,25 @@ def test_a_sparse_gradient_takes_the_pull_on_all_rows(make):
     assert make is SynapticIntelligence or (wanted[3] != 0).all()
 
 
+@pytest.mark.parametrize("make", [L2, SynapticIntelligence])
+def test_a_sparse_gradient_and_the_penaltys_come_together_in_one_pass(make):
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = Function(lambda m, w: m.embed(w).sum(1), embed=nn.Embedding(4, 2, sparse=sparse))
+        guard = make(model, 2.0)
+        for _ in range(2):
+            for _ in range(3):
+                model.zero_grad()
+                (cross_entropy(model(torch.tensor([[0, 1], [1, 2]])), torch.tensor([0, 1])) + guard.penalty()).backward()
+                torch.optim.SGD(model.parameters(), 0.5).step()
+            guard.consolidate()
+            move(model, 1)
+        found.append(guard.penalty().item())
+    assert found[0] == pytest.approx(found[1], rel=1e-10)
+    assert found[0] > 0
+
+
 # ---- names
 
 
