@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -197,7 +198,7 @@ def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None
     folded: the gradients that it will find have their momentum in them already (`passes.Passes`).
     """
     for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
-        if not isinstance(value, int) or value < low:
+        if not isinstance(value, Integral) or value < low:
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
     if not learning_rate > 0:
         raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
@@ -238,17 +239,20 @@ _SCHEDULES = {
 }
 
 
-def rows_of_batches(task, size, seed):
-    """Without end: the rows of the next batch, in a new random order in each pass."""
-    generator = torch.Generator().manual_seed(seed)
+def rows_of_batches(task, size, seed, least=1):
+    """Without end: the rows of the next batch, in a new random order in each pass; fewer than `least` join the batch before."""
+    generator = torch.Generator().manual_seed(int(seed))
     count, device = len(task.train_targets), task.train_targets.device
     while True:
-        yield from torch.randperm(count, generator=generator).to(device).split(size)
+        batches = torch.randperm(count, generator=generator).to(device).split(int(size))
+        yield from batches if len(batches[-1]) >= least else (*batches[:-2], torch.cat(batches[-2:]))
 
 
 def _batches(model, task, size, seed):
     """Without end: the next images and their classes; a model whose outputs differ from image to image is told which to use."""
-    for rows in rows_of_batches(task, size, seed):
+    # Batch normalisation takes no batch of one.
+    least = 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()) else 1
+    for rows in rows_of_batches(task, size, seed, least):
         if isinstance(task.units, Tensor):
             use_units(model, task.units[rows])
         yield task.batch(rows)

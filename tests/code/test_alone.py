@@ -161,6 +161,10 @@ layer = heads.Units()
 layer.chosen = (1,)
 assert layer(torch.tensor([[1.0, 2.0]])).tolist() == [[2.0]]
 """,
+    "checks": """
+assert checks.checked_number("strength", 2, lambda value: value > 0, "above 0") == 2
+assert list(checks.named(torch.nn.DataParallel(torch.nn.Linear(1, 1)))) == ["weight", "bias"]
+""",
     "springs": """
 model = torch.nn.Linear(1, 1, bias=False)
 torch.nn.init.constant_(model.weight, 3.0)

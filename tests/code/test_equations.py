@@ -452,7 +452,8 @@ def test_eq_ewc_gradient(equation):
     network, guard, names = held_network()
     (2 * guard.penalty()).backward()  # twice the penalty: the factor from outside must come through
     guard.add_gradient()  # and once more, onto what is there
-    gradient = parameters_to_vector(parameter.grad for parameter in network.parameters()) / 3
+    guard.add_gradient(scale=4.0)  # and four times, as for a loss that was multiplied by four
+    gradient = parameters_to_vector(parameter.grad for parameter in network.parameters()) / 7
     for i in (1, 8, 23, len(gradient)):
         same(gradient[i - 1], equation.side(1, names | {"i": i}))
 
@@ -493,6 +494,7 @@ def test_eq_l_two(equation):
 def test_eq_largest_curvature(equation):
     _, guard, names = held_network()
     assert EWC(mlp((4,), inputs=5)).largest_curvature() == 0
+    assert largest_curvature(2.0, [({"none": torch.zeros(0)}, {"none": torch.zeros(0)})]) == 0
     wanted = names[r"\lambda"] * names["F"].max()
     same(guard.largest_curvature(), wanted)
     same(guard.largest_curvature(), equation.side(0, names, i=len(names["F"])))
@@ -617,7 +619,7 @@ def test_eq_earned(equation):
     gradients, moves, weights = normal(4, 3), normal(4, 3, seed=1), normal(3, seed=2)
     walk = _Walk.begin(weights)
     for gradient, move in zip(gradients, moves, strict=True):
-        walk.take(gradient, weights, True)
+        walk.take(gradient, first=True)
         weights = weights + move
         walk.settle(weights)
     for i in (1, 2, 3):

@@ -5,6 +5,7 @@ import itertools
 import re
 import warnings
 
+import numpy
 import pytest
 import torch
 from by_hand import Function
@@ -423,3 +424,24 @@ def test_a_short_training_shows_no_bar_even_on_a_terminal(monkeypatch, tmp_path)
     monkeypatch.setenv("EWC_TERMINAL", str(tmp_path / "terminal"))
     fit(small(), blobs(), **QUICK)
     assert (tmp_path / "terminal").read_text().strip() == ""
+
+
+# ---- what batch normalisation cannot take
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(65, [64 + 1]), (66, [64, 2]), (64, [64]), (129, [64, 65])])
+def test_one_example_left_over_joins_the_batch_before_it_where_batches_are_normalised(count, sizes):
+    task, seen = blobs(n=count), []
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    assert len(task.train_targets) == count
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    fit(model, task, steps=2 * len(sizes), batch_size=64)
+    assert seen == sizes * 2
+    without, alone = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 3)), []
+    without.register_forward_pre_hook(lambda _, inputs: alone.append(len(inputs[0])))
+    fit(without, task, steps=-(-count // 64), batch_size=64)
+    assert alone == [len(rows) for rows in torch.arange(count).split(64)]
+
+
+def test_numpys_numbers_are_numbers():
+    fit(small(), blobs(), steps=numpy.int64(2), batch_size=numpy.int64(16), learning_rate=numpy.float32(0.1), momentum=numpy.float32(0.5))
