@@ -1,0 +1,28 @@
+"""The Fisher information of random networks, which random_models.py builds, is the one by a loop over examples.
+
+`EWC_RANDOM_MODELS=500` tries that many networks, other ones each time; `EWC_RANDOM_SEED=17` tries those of that seed again.
+"""
+
+import os
+import random
+
+import pytest
+from by_loop import hold_to_the_loop
+from ewc.scores import LABELS
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from random_models import build, recipes
+
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
+
+MANY = int(os.environ.get("EWC_RANDOM_MODELS", "50"))
+# The same networks each time, so that what fails is what was changed; with a number of them asked for, new ones.
+SEED = int(os.environ.get("EWC_RANDOM_SEED", random.randrange(10**6) if "EWC_RANDOM_MODELS" in os.environ else 0))
+
+
+@seed(SEED)
+@settings(max_examples=MANY, deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@given(recipe=recipes(), batch_size=st.integers(1, 7), samples=st.integers(1, 3), full=st.sampled_from(LABELS))
+def test_the_fisher_of_a_random_network_is_the_one_by_loop(recipe, batch_size, samples, full):
+    print(f"EWC_RANDOM_SEED={SEED}")
+    hold_to_the_loop(*build(recipe), batch_sizes=(batch_size, 1024), samples=samples, full=full)
