@@ -1039,19 +1039,30 @@ class Recipe:
     seed: int = 0
 
 
+def one_of_each():
+    """Every part, head and change by itself, beside a plain layer."""
+    for kind, table in PARTS.items():
+        yield from (Recipe(kind, (name,), {"vector": "", "tokens": "mean", "image": "flat"}[kind]) for name in table)
+        yield from (Recipe(kind, pool=name) for name in POOLS.get(kind, ()))
+    yield from (Recipe("words", (name,), "mean") for name in READERS)
+    yield from (Recipe("words", (name,), "mean", head="words_again") for name in ("embedding", "sparse_embedding"))
+    yield from (Recipe("vector", ("linear",), head=name) for name in HEADS)
+    yield from (Recipe("vector", ("linear", "tanh", "linear"), changes=((name, 0),)) for name in CHANGES)
+
+
 @st.composite
 def recipes(draw):
     """Any network of one to seven parts."""
 
-    def some(table, most):
-        return tuple(draw(st.lists(st.sampled_from(list(table)), max_size=most)))
+    def some(table, least, most):
+        return tuple(draw(st.lists(st.sampled_from(list(table)), min_size=least, max_size=most)))
 
     kind = draw(st.sampled_from(["vector", "tokens", "image", "words"]))
     inner = "tokens" if kind == "words" else kind
     before = (draw(st.sampled_from(list(READERS))),) if kind == "words" else ()
-    parts = before + some(PARTS[inner], 2)
+    parts = before + some(PARTS[inner], 1, 2)
     pool = "" if kind == "vector" else draw(st.sampled_from(list(POOLS[inner])))
-    after = some(PARTS["vector"], 2)
+    after = some(PARTS["vector"], 0, 2)
     changes = draw(st.lists(st.tuples(st.sampled_from(list(CHANGES)), st.integers(0, 5)), max_size=2))
     return Recipe(
         kind,
