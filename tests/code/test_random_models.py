@@ -18,7 +18,11 @@ pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ig
 MANY, SEED = int(os.environ.get("EWC_RANDOM_MODELS", "40")), int(os.environ.get("EWC_RANDOM_SEED", "0"))
 
 
-@pytest.mark.parametrize("recipe", one_of_each(), ids=lambda recipe: "-".join(map(str, vars(recipe).values())))
+@pytest.mark.parametrize(
+    "recipe",
+    one_of_each(),
+    ids=lambda recipe: " ".join((*recipe.parts, recipe.pool, recipe.head, *map(str, recipe.changes))),
+)
 def test_the_fisher_of_each_part_is_the_one_by_loop(recipe):
     hold_to_the_loop(*build(recipe), batch_sizes=(3,))
 

@@ -8,7 +8,8 @@ from by_hand import Function, assert_same, mean_over, whole_state
 from by_loop import by_loop, hold_to_the_loop
 from ewc import SynapticIntelligence, diagonal_fisher
 from ewc.sensitivity import output_sensitivity
-from random_models import Recipe, Sign, build
+from random_models import Recipe, build
+from random_parts import Sign
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
@@ -102,7 +103,12 @@ def one_number_as_a_weight():
 
 @held
 def a_weight_without_entries():
-    return Function(lambda m, x: m.a(x) + (x @ m.low.T @ m.high.T), a=nn.Linear(3, 3), low=nn.Parameter(torch.zeros(0, 3)), high=nn.Parameter(torch.zeros(3, 0))), normal()
+    return Function(
+        lambda m, x: m.a(x) + (x @ m.low.T @ m.high.T),
+        a=nn.Linear(3, 3),
+        low=nn.Parameter(torch.zeros(0, 3)),
+        high=nn.Parameter(torch.zeros(3, 0)),
+    ), normal()
 
 
 @held
@@ -149,7 +155,9 @@ def one_layer_under_two_names():
 
 @held
 def one_weight_as_it_is_and_transposed():
-    network = Function(lambda m, x: m.a(linear(x, m.other).tanh()), a=nn.Linear(3, 3), other=nn.Parameter(torch.zeros(3, 3)))
+    network = Function(
+        lambda m, x: m.a(linear(x, m.other).tanh()), a=nn.Linear(3, 3), other=nn.Parameter(torch.zeros(3, 3))
+    )
     network.a.weight = network.other
     return network, normal()
 
@@ -259,7 +267,9 @@ def an_ensemble_of_stacked_weights():
     def forward(m, x):
         return torch.vmap(lambda w, b: linear(x, w, b).tanh())(m.weights, m.biases).mean(0)
 
-    return Function(forward, weights=nn.Parameter(torch.randn(2, 3, 3)), biases=nn.Parameter(torch.randn(2, 3))), normal()
+    return Function(
+        forward, weights=nn.Parameter(torch.randn(2, 3, 3)), biases=nn.Parameter(torch.randn(2, 3))
+    ), normal()
 
 
 # ---- what torch lets one do to a module
@@ -440,7 +450,9 @@ def an_own_function_on_the_head():
 
 @held
 def checkpointing_of_several_layers_with_a_hook():
-    network = Function(lambda m, x: m.head(checkpoint(m.body, x, use_reentrant=False)), body=two_layers(3, 3), head=nn.Linear(3, 2))
+    network = Function(
+        lambda m, x: m.head(checkpoint(m.body, x, use_reentrant=False)), body=two_layers(3, 3), head=nn.Linear(3, 2)
+    )
     network.body[0].register_forward_hook(lambda m, inputs, out: out.tanh())
     return network, normal()
 
@@ -514,6 +526,45 @@ def a_running_average_kept_in_the_forward_pass():
     return network, normal()
 
 
+def _masked(layer):
+    """The model leaves the mask of the batch with the layer, whose rows must be the batch's."""
+
+    def forward(m, x):
+        m.a.mask = (x > 0).to(x.dtype)
+        return m.b(m.a(x))
+
+    return Function(forward, a=layer, b=nn.Linear(4, 2)), normal()
+
+
+@held
+def a_mask_that_is_left_with_a_layer():
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return super().forward(x * self.mask)
+
+    return _masked(Masked(3, 4))
+
+
+@held
+def a_mask_whose_shape_the_layer_checks():
+    class Masked(nn.Linear):
+        def forward(self, x):
+            if len(self.mask) != len(x):
+                raise ValueError("the mask is another batch's")
+            return super().forward(x * self.mask)
+
+    return _masked(Masked(3, 4))
+
+
+@held
+def a_mask_that_the_layer_looks_up_row_by_row():
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return torch.stack([linear(row * self.mask[n], self.weight, self.bias) for n, row in enumerate(x)])
+
+    return _masked(Masked(3, 4))
+
+
 @held
 def lists_of_layers_of_every_kind():
     blocks = nn.ModuleList([nn.Linear(3, 3), nn.LayerNorm(3), nn.PReLU(), nn.Bilinear(3, 3, 3)])
@@ -523,7 +574,9 @@ def lists_of_layers_of_every_kind():
             x = x + (block(x, x) if isinstance(block, nn.Bilinear) else block(x))
         return m.heads["one"](x)
 
-    return Function(forward, blocks=blocks, heads=nn.ModuleDict({"one": nn.Linear(3, 2), "two": nn.Linear(3, 2)})), normal()
+    return Function(
+        forward, blocks=blocks, heads=nn.ModuleDict({"one": nn.Linear(3, 2), "two": nn.Linear(3, 2)})
+    ), normal()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -543,7 +596,9 @@ def found_in(context, network, inputs):
 
 
 @pytest.mark.parametrize("name", ["linear", "experts", "signs_of_weights", "checkpointed", "sorted"])
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, lambda: torch.autograd.set_detect_anomaly(True)])
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.inference_mode, lambda: torch.autograd.set_detect_anomaly(True)]
+)
 def test_it_may_be_called_where_gradients_are_switched_off(name, context):
     network, inputs = build(Recipe("vector", (name,)))
     assert_same(found_in(context(), network, inputs), mean_over(*by_loop(network, inputs)[:2]))
@@ -563,6 +618,11 @@ def test_it_may_be_called_where_saved_tensors_are_kept_elsewhere(name):
     wanted = mean_over(*by_loop(network, inputs)[:2])
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor + 0, lambda tensor: tensor):
         assert_same(diagonal_fisher(network, inputs), wanted)
+
+
+def test_a_forward_pass_that_was_replaced_for_all_linear_layers_counts(monkeypatch):
+    monkeypatch.setattr(nn.Linear, "forward", lambda layer, x: linear(x, 2 * layer.weight, layer.bias))
+    hold_to_the_loop(*build(Recipe("vector", ("linear", "tanh"))))
 
 
 def test_a_hook_on_every_module_counts():
@@ -647,26 +707,31 @@ def test_autocast_within():
 # ---- the right value or a refusal that says why
 
 
-def refused_or_right(network, inputs, *words):
+def refused_or_right(network, inputs, *words, alike=None):
+    """alike: a model of the same values that the loop can go through."""
     before = whole_state(network)
     try:
         found = diagonal_fisher(network, inputs, batch_size=4)
     except (ValueError, NotImplementedError) as error:
         assert any(word in str(error) for word in words), error
     else:
-        assert_same(found, mean_over(*by_loop(copy.deepcopy(network), inputs)[:2]))
+        assert_same(found, mean_over(*by_loop(alike or copy.deepcopy(network), inputs)[:2]))
     after = whole_state(network)
     for name, value in before["values"].items():
         assert torch.equal(value, after["values"][name]), name
 
 
 def test_reentrant_checkpointing():
-    network = Function(lambda m, x: m.b(checkpoint(m.a, m.c(x), use_reentrant=True)), a=nn.Linear(3, 3), b=nn.Linear(3, 2), c=nn.Linear(3, 3))
-    refused_or_right(network, torch.randn(5, 3), "checkpoint", "reentrant")
+    layers = {"a": nn.Linear(3, 3), "b": nn.Linear(3, 2), "c": nn.Linear(3, 3)}
+    network = Function(lambda m, x: m.b(checkpoint(m.a, m.c(x), use_reentrant=True)), **layers)
+    alike = Function(lambda m, x: m.b(m.a(m.c(x))), **layers)
+    refused_or_right(network, torch.randn(5, 3), "checkpoint", "reentrant", alike=alike)
 
 
 def test_words_whose_gradient_is_divided_by_their_count():
-    network = Function(lambda m, x: m.b(m.a(x).sum(1)), a=nn.Embedding(4, 3, scale_grad_by_freq=True), b=nn.Linear(3, 2))
+    network = Function(
+        lambda m, x: m.b(m.a(x).sum(1)), a=nn.Embedding(4, 3, scale_grad_by_freq=True), b=nn.Linear(3, 2)
+    )
     refused_or_right(network, torch.tensor([[0, 0, 1], [1, 2, 0], [3, 3, 3]]), "scale_grad_by_freq")
 
 
@@ -684,7 +749,11 @@ MIXED = {
     "more than two examples are centred": lambda m, x: m.a(x - x.mean(0)) if len(x) > 2 else m.a(x),
     "the second pair is mixed": lambda m, x: m.a(torch.cat([x[:2], x[2:] - x[2:].mean(0, keepdim=True)])),
     "the last two are mixed": lambda m, x: m.a(torch.cat([x[:-2], x[-2:].mean(0).expand(2, 3)]) if len(x) > 2 else x),
-    "an expert takes no more than three": lambda m, x: m.a(x) + torch.cat([m.b(x[:3]), torch.zeros(len(x), 2)])[: len(x)],
+    "an expert takes no more than three": lambda m, x: (
+        m.a(x) + torch.cat([m.b(x[:3]), torch.zeros(len(x), 2)])[: len(x)]
+    ),
+    "the place in the batch counts": lambda m, x: m.a(x) * torch.arange(1.0, len(x) + 1)[:, None],
+    "the last one sees the others": lambda m, x: m.a(torch.cat([x[:-1], x[-1:] + x[:-1].sum(0)])),
     "attention over the batch": lambda m, x: m.a((x @ x.T).softmax(1) @ x),
     "the weights alone see the batch": lambda m, x: m.a(x) * m.b(x).detach().mean(),
 }
@@ -694,8 +763,8 @@ MIXED = {
 def test_a_model_that_mixes_its_examples_is_refused(name):
     torch.manual_seed(0)
     network = Function(MIXED[name], a=nn.Linear(3, 2), b=nn.Linear(3, 2))
-    refused_or_right(network, torch.randn(4, 3), "mixes the examples")
-    refused_or_right(network, torch.randn(9, 3), "mixes the examples")
+    for count in (2, 4, 9):
+        refused_or_right(network, torch.randn(count, 3), "mixes the examples")
 
 
 def test_a_model_that_loses_the_axis_of_one_example_is_refused_by_its_shape():
