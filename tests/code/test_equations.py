@@ -22,7 +22,7 @@ from ewc.gradients import add_linear
 from ewc.importance import SynapticIntelligence, _Walk
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.noise import cost_of_a_shift, curvature_along
-from ewc.scores import labels_and_scores
+from ewc.scores import weighted_scores
 from ewc.sensitivity import MemoryAwareSynapses, output_sensitivity
 from ewc.springs import _Quadratic, add_gradient, largest_curvature, parabola
 from ewc.steps import capped, proximal_step
@@ -268,25 +268,26 @@ def with_network(network, inputs, labels):
     return {"x": inputs, "y": labels + 1, r"\theta": theta, "p": p, "s": s, "N": len(inputs)}
 
 
-@bound("eq-output-score", labels_and_scores)
+@bound("eq-output-score", weighted_scores)
 def test_eq_output_score(equation):
-    logits = normal(1, 4).requires_grad_()
-    scored = list(labels_and_scores(logits.detach(), "exact", None, None))
-    p = logits.softmax(-1)[0].detach()
-    for label, (weight, score) in enumerate(scored, start=1):
-        same(weight, p[label - 1])
+    logits = normal(1, 4)
+    p = logits.softmax(-1)[0]
+    wanted = []
+    for label in (1, 2, 3, 4):
         names = {"y": label, "x": None, r"\theta": None, "p": lambda label, *_: p[int(label) - 1]}
-        same(score, torch.stack([torch.as_tensor(equation.side(1, names | {"k": k})) for k in (1, 2, 3, 4)]))
-        same(score, torch.autograd.grad(logits.log_softmax(-1)[0, label - 1], logits, retain_graph=True)[0])
-    drawn = labels_and_scores(logits.detach(), "sampled", None, torch.tensor([[0.0, 0.999999]]))
-    for (weight, score), label in zip(drawn, (1, 4), strict=True):
-        same(weight, 0.5)
-        same(score, scored[label - 1][1])
+        wanted.append(torch.stack([torch.as_tensor(equation.side(1, names | {"k": k})) for k in (1, 2, 3, 4)]))
+        free = logits.clone().requires_grad_()
+        same(wanted[-1], torch.autograd.grad(free.log_softmax(-1)[0, label - 1], free)[0])
+    drawn = weighted_scores(logits, "sampled", None, torch.tensor([[0.0, 0.999999]]))
+    for score, label in zip(drawn, (1, 4), strict=True):
+        same(score[0], wanted[label - 1] / 2**0.5)
     most = int(p.argmax())
     for labels, targets in (("argmax", None), ("empirical", torch.tensor([most]))):
-        ((weight, score),) = labels_and_scores(logits.detach(), labels, targets, None)
-        same(weight, 1.0)
-        same(score, scored[most][1])
+        (score,) = weighted_scores(logits, labels, targets, None)
+        same(score[0], wanted[most])
+    columns = torch.cat(list(weighted_scores(logits, "exact", None, None)))
+    assert len(columns) == 3
+    same(columns.T @ columns, sum(p[y] * torch.outer(score, score) for y, score in enumerate(wanted)))
 
 
 @bound("eq-fisher-diagonal", diagonal_fisher)
@@ -304,7 +305,7 @@ def test_eq_fisher_whole(equation):
     same(full_fisher(network, inputs, batch_size=4), equation.side(1, with_network(network, inputs, labels), y=3))
 
 
-@bound("eq-empirical-fisher", labels_and_scores)
+@bound("eq-empirical-fisher", weighted_scores)
 def test_eq_empirical_fisher(equation):
     network, inputs, labels = small_network()
     names = with_network(network, inputs, labels)
