@@ -14,6 +14,7 @@ from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_f
 from ewc.chapters.likelihood_and_loss.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
 from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
+from ewc.chapters.tempting_fixes.two_weights import tug
 from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.distillation import Distillation
@@ -83,6 +84,16 @@ def test_eq_leash(equation):
     guard, names = held_evenly()
     names |= {"L_B": lambda theta: 0.25}
     same(0.25 + guard.penalty().detach(), equation.side(1, names, i=len(names["F"])))
+
+
+@bound("eq-tug", tug)
+def test_eq_tug(equation):
+    k, wanted, c, old = positive(3), normal(3), positive(3, seed=1), normal(3, seed=2)
+    theta = tug(k, wanted, c, old)
+    names = {"k": k, r"\theta^B": wanted, "c": c, r"\theta^*": old, r"\theta": theta}
+    for i in (1, 2, 3):
+        same(equation.side(0, names | {"i": i}), equation.side(1, names | {"i": i}))
+        same(theta[i - 1], equation.side(3, names | {"i": i}))
 
 
 # ---- Likelihood and loss ----
