@@ -11,7 +11,13 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
-from ewc.chapters.likelihood_and_loss.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
+from ewc.chapters.laplace_approximation.error import divergence_of_the_cube
+from ewc.chapters.likelihood_and_loss.likelihood import (
+    gaussian_log_likelihood,
+    log_likelihood,
+    log_softmax,
+    prior_precision_of,
+)
 from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
 from ewc.chapters.tempting_fixes.two_weights import tug
@@ -246,6 +252,23 @@ def test_eq_laplace_predict(equation):
 def test_eq_gaussian_log_prior(equation):
     theta = normal(3)
     same(gaussian_log_prior(theta, 1.7), equation.side(1, {r"\theta": theta, r"\sigma": torch.tensor(1.7), "P": 3}, i=3))
+
+
+@bound("eq-laplace-error", divergence_of_the_cube)
+def test_eq_laplace_error(equation):
+    names = {r"g'''": lambda theta: torch.tensor(-7.0), r"\hat\theta": None, r"\Lambda": 3.5}
+    same(divergence_of_the_cube(-7.0, 3.5), equation.side(2, names))
+    d = torch.linspace(-8, 8, 20001, dtype=torch.float64) / 3.5**0.5  # half the variance of the cube, as a sum over a grid
+    q = (-3.5 * d**2 / 2).exp()
+    q, cube = q / q.sum(), -7.0 * d**3 / 6
+    same(divergence_of_the_cube(-7.0, 3.5), ((q * cube**2).sum() - (q * cube).sum() ** 2) / 2)
+
+
+@bound("eq-weight-decay", prior_precision_of)
+def test_eq_weight_decay(equation):
+    names = {r"\sigma": 0.5, "N": 8, "w": 0.5}
+    same(equation.side(0, names), equation.side(1, names))
+    same(prior_precision_of(0.3, 7), equation.side(1, names | {"N": 7, "w": 0.3}))
 
 
 @bound("eq-evidence", LaplacePosterior.log_evidence)
