@@ -4,6 +4,7 @@ Pages show these tests under the code that they bind. The last two tests change 
 a sign, a number, an index; the test that binds them must notice.
 """
 
+import math
 import re
 import warnings
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
+from ewc.chapters.fisher_information.bridge import of_two_labels, posterior_precision
 from ewc.chapters.laplace_approximation.error import divergence_of_the_cube
 from ewc.chapters.likelihood_and_loss.likelihood import (
     gaussian_log_likelihood,
@@ -346,6 +348,26 @@ def test_eq_empirical_fisher(equation):
     for i in (1, 8, 23, 30, len(fisher)):
         same(fisher[i - 1], equation.side(0, names | {"i": i}))
     test_eq_output_score()  # the other labels of the same lines
+
+
+@bound("eq-empirical-vanishes", of_two_labels)
+def test_eq_empirical_vanishes(equation):
+    for p in (0.3, 0.9):
+        z = torch.tensor(math.log(p / (1 - p)), dtype=torch.float64, requires_grad=True)
+        logs = torch.stack([nn.functional.logsigmoid(z), nn.functional.logsigmoid(-z)])
+        right, wrong = (torch.autograd.grad(each, z, retain_graph=True)[0] for each in logs)
+        exact, empirical = of_two_labels(torch.tensor(p, dtype=torch.float64))
+        same(exact, p * right**2 + (1 - p) * wrong**2)
+        same(empirical, right**2)
+        for side, wanted in ((0, exact), (1, exact), (2, empirical), (4, empirical / exact)):
+            same(equation.side(side, {"p": p}), wanted)
+
+
+@bound("eq-laplace-fisher", posterior_precision)
+def test_eq_laplace_fisher(equation):
+    fisher = definite(3)
+    names = {"N": 7, "F": fisher, r"\alpha": 0.3, "I": torch.eye(3, dtype=torch.float64)}
+    same(posterior_precision(fisher, 7, 0.3), equation.side(1, names))
 
 
 @bound("eq-own-label", own_label_weighted)
