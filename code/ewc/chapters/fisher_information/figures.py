@@ -57,8 +57,7 @@ def how_uneven(fisher: Tensor) -> Picture:
     def panel(axes):
         axes.bar(edges[:-1] + 0.125, shares, width=0.24, color=BLUE)
         axes.bar(low - 1.5, none, width=0.6, color=ORANGE)
-        ticks = list(range(-12, high + 1, 4)) if low > -13 else list(range(low, high + 1, 4))
-        ticks = [tick for tick in ticks if tick >= low]
+        ticks = [tick for tick in range(-12, high + 1, 4) if tick > low]
         axes.set_xticks([low - 1.5, *ticks], ["none", *(f"$10^{{{tick}}}$" for tick in ticks)])
         axes.set_xlabel("Fisher information of a weight")
         axes.set_ylabel("share of the weights")
