@@ -23,6 +23,7 @@ from ewc.chapters.likelihood_and_loss.likelihood import (
 from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
 from ewc.chapters.tempting_fixes.two_weights import tug
+from ewc.chapters.the_shape_of_curvature.uses import block_of_uses
 from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.distillation import Distillation
@@ -454,6 +455,13 @@ def test_eq_kronecker_eigen(equation):
     dense = equation.side(0, names)
     same(precision.power_times(vectors, 1)[:, rows], vectors[:, rows] @ dense)
     same(precision.power_times(vectors, -1)[:, rows], vectors[:, rows] @ torch.linalg.inv(dense))
+
+
+@bound("eq-many-uses", block_of_uses)
+def test_eq_many_uses(equation):
+    delta, a = normal(4, 3, 2), normal(4, 3, 5, seed=1)
+    names = {r"\operatorname{E}": [(1 / 4, {r"\delta": d, "a": inputs}) for d, inputs in zip(delta, a, strict=True)]}
+    same(block_of_uses(delta, a), equation.side(1, names, **{"r": 3, "r'": 3}))
 
 
 # ---- Deriving EWC ----
