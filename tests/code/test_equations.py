@@ -4,6 +4,7 @@ Pages show these tests under the code that they bind. The last two tests change 
 a sign, a number, an index; the test that binds them must notice.
 """
 
+import math
 import re
 import warnings
 
@@ -11,9 +12,18 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
-from ewc.chapters.likelihood_and_loss.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
+from ewc.chapters.fisher_information.bridge import of_two_labels, posterior_precision
+from ewc.chapters.laplace_approximation.error import divergence_of_the_cube
+from ewc.chapters.likelihood_and_loss.likelihood import (
+    gaussian_log_likelihood,
+    log_likelihood,
+    log_softmax,
+    prior_precision_of,
+)
 from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
+from ewc.chapters.tempting_fixes.two_weights import tug
+from ewc.chapters.the_shape_of_curvature.uses import block_of_uses
 from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.distillation import Distillation
@@ -83,6 +93,16 @@ def test_eq_leash(equation):
     guard, names = held_evenly()
     names |= {"L_B": lambda theta: 0.25}
     same(0.25 + guard.penalty().detach(), equation.side(1, names, i=len(names["F"])))
+
+
+@bound("eq-tug", tug)
+def test_eq_tug(equation):
+    k, wanted, c, old = positive(3), normal(3), positive(3, seed=1), normal(3, seed=2)
+    theta = tug(k, wanted, c, old)
+    names = {"k": k, r"\theta^B": wanted, "c": c, r"\theta^*": old, r"\theta": theta}
+    for i in (1, 2, 3):
+        same(equation.side(0, names | {"i": i}), equation.side(1, names | {"i": i}))
+        same(theta[i - 1], equation.side(3, names | {"i": i}))
 
 
 # ---- Likelihood and loss ----
@@ -237,6 +257,23 @@ def test_eq_gaussian_log_prior(equation):
     same(gaussian_log_prior(theta, 1.7), equation.side(1, {r"\theta": theta, r"\sigma": torch.tensor(1.7), "P": 3}, i=3))
 
 
+@bound("eq-laplace-error", divergence_of_the_cube)
+def test_eq_laplace_error(equation):
+    names = {r"g'''": lambda theta: torch.tensor(-7.0), r"\hat\theta": None, r"\Lambda": 3.5}
+    same(divergence_of_the_cube(-7.0, 3.5), equation.side(2, names))
+    d = torch.linspace(-8, 8, 20001, dtype=torch.float64) / 3.5**0.5  # half the variance of the cube, as a sum over a grid
+    q = (-3.5 * d**2 / 2).exp()
+    q, cube = q / q.sum(), -7.0 * d**3 / 6
+    same(divergence_of_the_cube(-7.0, 3.5), ((q * cube**2).sum() - (q * cube).sum() ** 2) / 2)
+
+
+@bound("eq-weight-decay", prior_precision_of)
+def test_eq_weight_decay(equation):
+    names = {r"\sigma": 0.5, "N": 8, "w": 0.5}
+    same(equation.side(0, names), equation.side(1, names))
+    same(prior_precision_of(0.3, 7), equation.side(1, names | {"N": 7, "w": 0.3}))
+
+
 @bound("eq-evidence", LaplacePosterior.log_evidence)
 def test_eq_evidence(equation):
     precision = definite(3)
@@ -313,6 +350,26 @@ def test_eq_empirical_fisher(equation):
     for i in (1, 8, 23, 30, len(fisher)):
         same(fisher[i - 1], equation.side(0, names | {"i": i}))
     test_eq_output_score()  # the other labels of the same lines
+
+
+@bound("eq-empirical-vanishes", of_two_labels)
+def test_eq_empirical_vanishes(equation):
+    for p in (0.3, 0.9):
+        z = torch.tensor(math.log(p / (1 - p)), dtype=torch.float64, requires_grad=True)
+        logs = torch.stack([nn.functional.logsigmoid(z), nn.functional.logsigmoid(-z)])
+        right, wrong = (torch.autograd.grad(each, z, retain_graph=True)[0] for each in logs)
+        exact, empirical = of_two_labels(torch.tensor(p, dtype=torch.float64))
+        same(exact, p * right**2 + (1 - p) * wrong**2)
+        same(empirical, right**2)
+        for side, wanted in ((0, exact), (1, exact), (2, empirical), (4, empirical / exact)):
+            same(equation.side(side, {"p": p}), wanted)
+
+
+@bound("eq-laplace-fisher", posterior_precision)
+def test_eq_laplace_fisher(equation):
+    fisher = definite(3)
+    names = {"N": 7, "F": fisher, r"\alpha": 0.3, "I": torch.eye(3, dtype=torch.float64)}
+    same(posterior_precision(fisher, 7, 0.3), equation.side(1, names))
 
 
 @bound("eq-own-label", own_label_weighted)
@@ -399,6 +456,13 @@ def test_eq_kronecker_eigen(equation):
     dense = equation.side(0, names)
     same(precision.power_times(vectors, 1)[:, rows], vectors[:, rows] @ dense)
     same(precision.power_times(vectors, -1)[:, rows], vectors[:, rows] @ torch.linalg.inv(dense))
+
+
+@bound("eq-many-uses", block_of_uses)
+def test_eq_many_uses(equation):
+    delta, a = normal(4, 3, 2), normal(4, 3, 5, seed=1)
+    names = {r"\operatorname{E}": [(1 / 4, {r"\delta": d, "a": inputs}) for d, inputs in zip(delta, a, strict=True)]}
+    same(block_of_uses(delta, a), equation.side(1, names, **{"r": 3, "r'": 3}))
 
 
 # ---- Deriving EWC ----
