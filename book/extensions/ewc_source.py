@@ -28,6 +28,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+BRANCHES = ("else:", "elif ", "except", "finally:")
 FOLDED = 24   # a listing of more lines than this is folded
 
 
@@ -79,6 +80,12 @@ def excerpt(lines: list[str], first: int, last: int) -> list[str]:
     shown = lines[first : last + 1]
     least = min(depth(line) for line in shown if line.strip())
     openers, above, place = [], depth(shown[0]), first
+    while lines[place].lstrip().startswith(BRANCHES):      # the branches that come before this one
+        before = place - 1
+        while not lines[before].strip() or depth(lines[before]) > above:
+            before -= 1
+        openers = [lines[before], " " * (above + 4) + "...", *openers]
+        place = before
     while above > least:
         before = place - 1
         while not lines[before].strip() or depth(lines[before]) >= above:

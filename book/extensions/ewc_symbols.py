@@ -350,7 +350,7 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
     runs = {
         key: {
             "name": row["name"], "seed": row["seed"], "device": row["device"], "finished": row["finished"][:10],
-            "configuration": ", ".join(f"{name} = {value}" for name, value in row["configuration"].items()),
+            "configuration": {name: str(value) for name, value in row["configuration"].items()},
         }
         for key, row in rows.items()
     }  # fmt: skip

@@ -136,7 +136,7 @@ class Table:
         """A macro of the table becomes the pieces of its TeX, each of which knows its symbol."""
         symbol = self.macros.get(raw)
         if symbol is None or symbol.tex == raw:
-            return [(raw, symbol)]
+            return [(raw, None)]
         inner = TOKEN.findall(symbol.tex)
         atoms = [(piece, symbol if piece not in ("^", "_", "{", "}") else None) for piece in inner]
         return [*atoms, (" ", None)] if inner[-1].startswith("\\") else atoms

@@ -74,3 +74,5 @@ def test_what_begins_within_a_block_comes_with_the_lines_that_open_it():
     assert extension.excerpt(lines, 4, 6) == ["    for x in y:", "        ...", *lines[4:]]
     several = ["if (", "    a", "    or b", "):", "    return c", "raise x"]
     assert extension.excerpt(several, 4, 5) == several
+    branches = ["if a:", "    b", "elif c:", "    d", "else:", "    e"]
+    assert extension.excerpt(branches, 4, 5) == ["if a:", "    ...", "elif c:", "    ...", "else:", "    e"]
