@@ -127,7 +127,8 @@
     const own = drawn.getBoundingClientRect(), height = box.offsetHeight, gap = 8;
     const below = line.bottom + gap, narrow = innerWidth < 600;
     const fits = narrow ? line.bottom < innerHeight - height - gap : below + height < innerHeight;
-    box.style.top = `${narrow ? (fits ? innerHeight - height : 0) : fits ? below : Math.max(0, line.top - gap - height)}px`;
+    const top = narrow ? (fits ? innerHeight - height : 0) : fits ? below : line.top - gap - height;
+    box.style.top = `${Math.max(0, Math.min(top, innerHeight - height))}px`;
     box.style.left = narrow ? "0" : `${Math.max(gap, Math.min(own.left, innerWidth - box.offsetWidth - gap))}px`;
   }
 

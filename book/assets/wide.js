@@ -84,10 +84,10 @@
     if (wide !== box.classList.contains("wide")) {
       box.classList.toggle("wide", wide);
       const kind = KINDS[box.tagName] ?? (box.querySelector("table") ? "Table" : "Output");
-      const said = { role: "region", "aria-label": `${kind}, wider than the page: it scrolls sideways`, tabindex: "0" };
+      const said = { role: "region", "aria-label": `${kind} ${boxes.indexOf(box) + 1}, wider than the page: it scrolls sideways`, tabindex: "0" };
       for (const [name, value] of Object.entries(said)) wide ? box.setAttribute(name, value) : box.removeAttribute(name);
     }
-    box.classList.toggle("at-end", wide && box.scrollLeft + box.clientWidth >= box.scrollWidth - 2);
+    box.classList.toggle("at-end", wide && box.scrollLeft + box.clientWidth >= box.scrollWidth - 1);
   }
 
   // Whatever changes a width, the window or an answer that is opened, comes by here.
@@ -95,9 +95,10 @@
     for (const { target } of entries) if (target.localName === "mjx-container" && target.clientWidth) fit(target, target.clientWidth);
     for (const { target } of entries) tell(target);
   });
+  const boxes = [];
   function begin() {
-    const boxes = '.scrolls, .pst-scrollable-table-container, .cell_output, pre, mjx-container[display="true"]';
-    for (const box of article.querySelectorAll(boxes)) {
+    boxes.push(...article.querySelectorAll('.scrolls, .pst-scrollable-table-container, .cell_output, pre, mjx-container[display="true"]'));
+    for (const box of boxes) {
       box.addEventListener("scroll", () => tell(box), { passive: true });
       watch.observe(box);
     }
