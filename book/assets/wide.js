@@ -81,12 +81,11 @@
   const KINDS = { TABLE: "Table", "MJX-CONTAINER": "Formula", PRE: "Code" };
   function tell(box) {
     const wide = box.scrollWidth > box.clientWidth + 1;
-    if (wide !== box.classList.contains("wide")) {
-      box.classList.toggle("wide", wide);
-      const kind = KINDS[box.tagName] ?? (box.querySelector("table") ? "Table" : "Output");
-      const said = { role: "region", "aria-label": `${kind} ${boxes.indexOf(box) + 1}, wider than the page: it scrolls sideways`, tabindex: "0" };
-      for (const [name, value] of Object.entries(said)) wide ? box.setAttribute(name, value) : box.removeAttribute(name);
-    }
+    if (!wide && box.localName === "mjx-container" && !box.matches(".wide")) return;      // its tab stop is MathJax's affair
+    box.classList.toggle("wide", wide);
+    const kind = KINDS[box.tagName] ?? (box.querySelector("table") ? "Table" : "Output");
+    const said = { role: "region", "aria-label": `${kind} ${boxes.indexOf(box) + 1}, wider than the page: it scrolls sideways`, tabindex: "0" };
+    for (const [name, value] of Object.entries(said)) wide ? box.setAttribute(name, value) : box.removeAttribute(name);
     box.classList.toggle("at-end", wide && box.scrollLeft + box.clientWidth >= box.scrollWidth - 1);
   }
 

@@ -3,7 +3,7 @@
 Why: a number that is typed is a number that goes stale. `ewc.page` publishes (see there); this file reads:
 
     {num}`name`       a number that some cell of the same page published, above or below
-    {runs}            every run of this machine that any page of this build used, each row with the anchor `run-<key>`
+    {runs}            every run of this machine that any page of this build used, each row with the anchor `run-<key>`, folded by experiment
     {runs} kept       the same, of the runs whose records came with the book
     {build-facts}     what this copy was built on: device, versions, date, data, seconds for each chapter
 """
