@@ -92,8 +92,8 @@ def where_it_fails(rare, humps) -> Picture:
         return panel
 
     return draw(
-        "Two panels, each a posterior and the Gaussian at its mode, dashed. Left, a rare event: the posterior leans to the right and ends at 0, the Gaussian is centred on the peak and "
-        "reaches below 0. Right, two humps of equal height: the Gaussian covers one of them and knows nothing of the other.",
+        "Two panels, each a posterior and the Gaussian at its mode, dashed. First a rare event: the posterior ends at 0 and has a long tail upwards, the Gaussian is centred on the peak and "
+        "reaches below 0. Then two humps of equal height: the Gaussian covers one of them and knows nothing of the other.",
         of(rare, "skewed", "chance of heads, $\\theta$"),
         of(humps, "two-humped", "$\\theta$, when $\\theta^2$ was measured"),
     )

@@ -21,7 +21,7 @@ _SAME, _AGAINST = (0.20, 0.49, 0.85), (0.90, 0.48, 0.10)
 
 def _raster(matrix: Tensor, full: float) -> Tensor:
     """A signed matrix as colours with opacity for size, (…, 4) in 0…1; in few steps, so that the file stays small."""
-    opacity = ((matrix.abs() / full).clamp(max=1) ** 0.4 * 15).round() / 15
+    opacity = ((matrix.abs() / full).clamp(max=1) ** 0.3 * 15).round() / 15
     sign = (matrix >= 0)[..., None]
     colour = torch.where(sign, torch.tensor(_SAME), torch.tensor(_AGAINST))
     return torch.cat([colour.expand(*matrix.shape, 3), opacity[..., None].float()], -1)
@@ -59,7 +59,7 @@ def whole_fisher(matrix: Tensor, layers: Sequence[tuple[str, int]], full: float)
     total = float(matrix.square().sum())
     return draw(
         f"A square of {len(matrix)} by {len(matrix)} points, one for each pair of weights, ordered by layer: {names}. The large square of the first layer is made of "
-        "tiles, each with the same pattern of stripes, some darker and some lighter. A thin line runs along the diagonal. The rectangles between different layers are not empty. "
+        "tiles, each with the same pattern of stripes, some stronger and some weaker. A thin line runs along the diagonal. The rectangles between different layers are not empty. "
         f"The squares of the layers hold {within / total:.0%} of the sum of all squared entries, the diagonal alone {float(matrix.diagonal().square().sum()) / total:.0%}.",
         panel,
         size=(6.2, 5.4),
@@ -218,7 +218,7 @@ def spectra(values: dict[str, Tensor]) -> Picture:
     first = {name: float(each.max()) for name, each in values.items()}
     return draw(
         f"Eigenvalues against their rank on two logarithmic axes. The whole Fisher begins at {first['whole']:.2g} and falls through all six powers of ten shown; the Kronecker product begins at "
-        f"{first['Kronecker']:.2g} and stays near it; the diagonal begins at {first['diagonal']:.2g}, lies below both on the left and above the whole on the right.",
+        f"{first['Kronecker']:.2g} and stays near it; the diagonal begins at {first['diagonal']:.2g}, lies below both at the largest eigenvalues and above the whole at the smallest.",
         panel,
         size=(4.6, 3.3),
     )

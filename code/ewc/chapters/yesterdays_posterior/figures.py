@@ -136,8 +136,8 @@ def line_in_two(halves, first, second, both, whole, upright) -> Picture:
 
     wide = [float(torch.linalg.inv(precision)[1, 1].sqrt()) for _, precision in (first, second, both)]
     return draw(
-        "Two panels. Left: points of the first half at negative inputs and of the second at positive ones, with a line through each and one through "
-        "both. Right: ellipses of two standard deviations over intercept and slope. Those of the halves are long and lean opposite ways, with standard "
+        "Two panels. First: points of the first half at negative inputs and of the second at positive ones, with a line through each and one through "
+        "both. Second: ellipses of two standard deviations over intercept and slope. Those of the halves are long and lean opposite ways, with standard "
         f"deviations of the slope of {wide[0]:.2f} and {wide[1]:.2f}; learning one after the other gives a small ellipse where they cross, {wide[2]:.2f}, "
         f"and the dots of both at once lie on it. A dotted ellipse stands upright across that of the first half: its diagonal alone, with a deviation of {float(upright[1][1, 1]) ** -0.5:.2f}.",
         data,
