@@ -146,7 +146,8 @@ def check_moved(model, terms):
     """Refuse to consolidate weights that were consolidated before: they are one task, whose examples belong into one call."""
     beside(named(model), terms)
     now, anchor = trainable(model), terms[-1][0] if terms else {}
-    if now and all(name in anchor and torch.equal(value, anchor[name]) for name, value in now.items()):
+    known = bool(now) and all(name in anchor and not value.is_meta for name, value in now.items())  # on "meta" there are no values
+    if known and all(torch.equal(value, anchor[name]) for name, value in now.items()):
         raise ValueError(
             "inputs are consolidated with the weights of the last call unchanged, as in a loop over batches: each call would count as a "
             "task of its own; give all examples of a task in one call"
