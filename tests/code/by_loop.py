@@ -1,5 +1,6 @@
 """What the Fisher information of any network must be, by a loop over examples and classes; and everything held to it at once."""
 
+import pytest
 import torch
 from by_hand import assert_untouched, label_weights, mean_over, whole_state
 from ewc import diagonal_fisher, full_fisher
@@ -8,8 +9,11 @@ from ewc.sensitivity import output_sensitivity
 
 
 def by_loop(network, inputs):
-    """Example by example and class by class: the squared scores (N, C, …) by name, the probabilities (N, C), and the mean over
-    examples of |∂‖z‖² / ∂θ| by name. The network is put back into its modes."""
+    """Example by example and class by class: the squared scores (N, C, …) by name, the probabilities (N, C), the mean over
+    examples of |∂‖z‖² / ∂θ| by name, and whether any example's logits depend on a parameter.
+
+    The network is put back into its modes.
+    """
     modes = {module: module.training for module in network.modules()}
     network.eval()
     wanted = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -22,9 +26,10 @@ def by_loop(network, inputs):
         )
         return [each.to_dense() if each.is_sparse else each for each in found]
 
-    squares, probabilities, lengths = [], [], []
+    squares, probabilities, lengths, depends = [], [], [], False
     for example in inputs:
         logits = network(example[None].clone())[0]
+        depends = depends or logits.requires_grad
         probabilities.append(logits.detach().softmax(0))
         squares.append([gradient(log_p) for log_p in logits.log_softmax(0)])
         lengths.append(gradient(logits.square().sum()))
@@ -35,6 +40,7 @@ def by_loop(network, inputs):
         {name: torch.stack([torch.stack([row[at] for row in rows]) for rows in squares]) ** 2 for at, name in names},
         torch.stack(probabilities),
         {name: torch.stack([row[at].abs() for row in lengths]).mean(0) for at, name in names},
+        depends,
     )
 
 
@@ -61,7 +67,11 @@ def near_a_tie(p, draws):
 
 def hold_to_the_loop(network, inputs, batch_sizes=(2, 1024), samples=2, full="exact"):
     """Every label mode, the diagonal of the whole matrix, the importance of Memory Aware Synapses; and nothing is touched."""
-    squares, p, lengths = by_loop(network, inputs)
+    squares, p, lengths, depends = by_loop(network, inputs)
+    if not depends:
+        with pytest.raises(ValueError, match="do not depend on its parameters"):
+            diagonal_fisher(network, inputs, batch_size=batch_sizes[0])
+        return
     targets = (torch.arange(len(inputs)) % p.shape[1]).to(torch.uint8 if len(inputs) % 2 else torch.int64)
     draws = torch.rand(len(inputs), samples, generator=torch.Generator().manual_seed(3))
     tie, close = near_a_tie(p, draws)

@@ -33,7 +33,8 @@ class Recipe:
 def one_of_each():
     """Every part, head and change by itself, beside a plain layer."""
     for kind, table in PARTS.items():
-        yield from (Recipe(kind, (name,), {"vector": "", "tokens": "mean", "image": "flat"}[kind]) for name in table)
+        new = [name for name in table if kind == "vector" or name not in PARTS["vector"] or name == "linear"]
+        yield from (Recipe(kind, (name,), {"vector": "", "tokens": "mean", "image": "flat"}[kind]) for name in new)
         yield from (Recipe(kind, pool=name) for name in POOLS.get(kind, ()))
     yield from (Recipe("words", (name,), "mean") for name in READERS)
     yield from (Recipe("words", (name,), "mean", head="words_again") for name in ("embedding", "sparse_embedding"))
