@@ -6,12 +6,15 @@ from types import SimpleNamespace
 from building import PAGES, ROOT, source
 
 WIDTHS = {"desktop": 1280, "phone": 390}
+BETWEEN = {"desktop": [768], "phone": []}     # further widths at which a visit looks at what is cut off
+HEIGHT = 900
 THEMES = ("light", "dark")
 # The theme that a page is opened in at a width. The other theme is then switched to, as a reader does it: to set every formula
 # anew for that would take half of the time.
 OPENED_IN = {"desktop": "light", "phone": "dark"}
 SWITCHED = """theme => { const button = document.querySelector('.theme-switch-button');
     for (let click = 0; click < 3 && document.documentElement.dataset.theme !== theme; click++) button.click() }"""
+THEME = "document.documentElement.dataset.theme"
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 
 OURS = re.compile(r"^(file|data|blob):")
@@ -30,20 +33,67 @@ STANDING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e
     return e.getBoundingClientRect().right > innerWidth + 1;
 }).map(e => e.tagName + '.' + e.className)"""
 
+# What is cut off at the present width: of what is wider than its box, all that does not scroll, fade at the edge where it goes on,
+# say so in words, and take the focus under a name. Answers and tests are unfolded first; what is not drawn has no width.
+CUT = """async () => {
+    for (const fold of document.querySelectorAll('.bd-article details')) fold.open = true;
+    for (const button of document.querySelectorAll('.bd-article .toggle-hidden')) button.classList.remove('toggle-hidden');
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+    const offers = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && getComputedStyle(e).maskImage.includes('gradient')
+        && getComputedStyle(e, '::before').content.includes('scroll')
+        && e.tabIndex === 0 && e.getAttribute('role') === 'region' && e.getAttribute('aria-label');
+    const inside = 'svg, mjx-assistive-mml, mjx-container *, .tooltip, .visually-hidden, .frames-said, .headerlink, .copybtn';
+    return [...document.querySelectorAll('.bd-article *')].filter(e => {
+        if (e.scrollWidth <= e.clientWidth + 1 || !e.clientWidth || e.closest(inside)) return false;
+        const style = getComputedStyle(e);
+        return style.overflowX === 'visible' ? ['TD', 'TH'].includes(e.tagName) : style.display !== 'inline' && !offers(e);
+    }).map(e => `${innerWidth} px: ${e.tagName}.${e.className} in ${e.closest('[id]')?.id}: ${e.innerText.slice(0, 60)}`) }"""
+# Point at ten kinds of symbols, and at a number for each count of runs that numbers come from: boxes that are too high, that do not fit
+# on the screen, or that their button does not close.
+BOXES = """() => {
+    const box = document.getElementById('symbol-box'), symbols = new Map(), numbers = new Map(), wrong = [];
+    for (const e of document.querySelectorAll('.bd-article span.sym')) symbols.set(e.getAttribute('class').match(/sym-[a-z-]+/)[0], e);
+    for (const e of document.querySelectorAll('.bd-article .num[data-runs]:not([data-runs=""])')) numbers.set(e.dataset.runs.split(' ').length, e);
+    const asked = [...[...symbols.values()].slice(0, 10), ...numbers.values()].filter(e => e.getClientRects().length);
+    for (const e of asked) {
+        e.scrollIntoView({block: 'center'});
+        e.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));
+        const {top, bottom, height, left, right} = box.getBoundingClientRect(), open = !box.hidden;
+        const fits = height <= 0.6 * innerHeight && top >= -1 && bottom <= innerHeight + 1 && left >= -1 && right <= innerWidth + 1;
+        box.querySelector('.close')?.click();
+        if (!open || !fits || !box.hidden) wrong.push(`${innerWidth} px: ${e.outerHTML.slice(0, 80)}: ${Math.round(height)} px high`);
+        document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}));
+    }
+    return {wrong, seen: asked.length} }"""
+
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
 # Left out: names of the theme's own buttons, and docutils' list of citations, whose roles axe does not accept.
 # Only violations are described one by one, for on a long page the rest takes most of the time; and axe asks for no stylesheet
 # (`preload`): from the disk it gets none, and would complain. `region` is slow, and only ever moderate.
-VIOLATIONS = """async () => (await axe.run(document, {resultTypes: ['violations'], preload: false, rules: {
+VIOLATIONS = """async rules => (await axe.run(document, {resultTypes: ['violations'], preload: false, ...(rules ? {runOnly: rules} : {rules: {
         'label-content-name-mismatch': {enabled: false}, 'aria-required-children': {enabled: false},
-        region: {enabled: false} }})).violations
+        region: {enabled: false} }}) })).violations
     .filter(each => ['serious', 'critical'].includes(each.impact))
     .map(each => each.id + ': ' + each.nodes.slice(0, 3).map(node => node.html.slice(0, 150)).join(' | '))"""
+COLOURS = ["color-contrast", "link-in-text-block"]     # all that a second theme can change
+# Half of the time of axe goes to what is there a thousand times. So before it looks, of each kind of word in listings one is kept, and
+# drawings and set formulas, which are hidden from screen readers and have words beside them, are emptied.
+THIN = """() => {
+    const seen = new Set();
+    for (const e of document.querySelectorAll('pre .line > span')) {
+        const place = e.closest('.from-module, .cell_output, .cell_input, .api')?.className ?? '';
+        const kind = (e.getAttribute('class') ?? '').replace(/sym-\\S+/, '') + place;
+        seen.has(kind) ? e.replaceWith(e.textContent) : seen.add(kind);
+    }
+    for (const e of document.querySelectorAll('pre .line')) if (!e.children.length) e.replaceWith(e.textContent);
+    for (const e of document.querySelectorAll('.picture svg, mjx-math')) e.replaceChildren() }"""
 
 SYMBOLS = "mjx-container[display] mjx-math .sym"
-# Point at every symbol of every displayed equation in turn; those that do not answer.
+# Point at every kind of symbol of every displayed equation in turn; those that do not answer.
 SILENT = """() => { const data = JSON.parse(document.getElementById('symbols').textContent).symbols, box = document.getElementById('symbol-box');
-    return [...document.querySelectorAll('mjx-container[display] mjx-math .sym')].filter(e => {
+    const all = [...document.querySelectorAll('mjx-container[display] mjx-math .sym')];
+    const kind = e => e.getAttribute('class').match(/sym-[a-z-]+/)[0], formula = e => e.closest('mjx-math');
+    return all.filter(e => formula(e).querySelector(`.${kind(e)}`) === e).filter(e => {
         e.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));
         const id = e.getAttribute('class').match(/sym-([a-z-]+)/)[1];
         const answers = !box.hidden && data[id] && box.textContent.includes(data[id].meaning) && e.classList.contains('lit');
@@ -96,7 +146,7 @@ class Windows:
 
     def themed(self, screen, theme):
         """The window of somebody who chose a theme."""
-        size = {"width": WIDTHS[screen], "height": 900}
+        size = {"width": WIDTHS[screen], "height": HEIGHT}
         known = len(self.contexts)
         context = self.window(viewport=size, color_scheme=theme, reduced_motion="reduce")
         if len(self.contexts) > known:
@@ -124,22 +174,31 @@ def everything(visit, page_name, screen):
     page, opened_in = visit.page, OPENED_IN[screen]
     facts = looks(visit)
     photograph(page, f"{page_name.replace('/', '-')}-{screen}-{opened_in}")
-    if page_name in PAGES:
-        page.add_script_tag(path=AXE)
-        facts.violations = page.evaluate(VIOLATIONS)
     if page_name in DISPLAYED and screen == "desktop":
         facts.symbols = page.locator(SYMBOLS).count()
         facts.unnamed, facts.silent, facts.unreachable = map(page.evaluate, (UNNAMED, SILENT, UNREACHABLE))
+    facts.boxes = page.evaluate(BOXES) if page.locator("#symbols").count() else None
+    facts.cut = []
+    for width in (WIDTHS[screen], *BETWEEN[screen]):
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        facts.cut += page.evaluate(CUT)
+    page.set_viewport_size({"width": WIDTHS[screen], "height": HEIGHT})
+    if page_name in PAGES:
+        page.evaluate(THIN)
+        page.add_script_tag(path=AXE)
+        facts.violations = page.evaluate(VIOLATIONS, None if screen == "desktop" else COLOURS)
     facts.complaints, facts.foreign = [*visit.complaints], [*visit.foreign]   # and none of what comes after
     (other,) = {*THEMES} - {opened_in}
     page.evaluate(SWITCHED, other)
-    return {opened_in: facts, other: looks(visit)}
+    # Another theme has other colours and the same shapes.
+    switched = {"theme": page.evaluate(THEME), "complaints": visit.complaints, "foreign": visit.foreign}
+    return {opened_in: facts, other: SimpleNamespace(**vars(facts) | switched)}
 
 
 def looks(visit):
     page = visit.page
     return SimpleNamespace(
-        theme=page.evaluate("document.documentElement.dataset.theme"),
+        theme=page.evaluate(THEME),
         unloaded=page.evaluate(UNLOADED_STYLESHEETS),
         formulas=page.locator(FORMULAS).count(),
         mistakes=page.locator(MISTAKES).count(),
@@ -151,8 +210,8 @@ def looks(visit):
 
 
 def photograph(page, name):
-    """The page for the eye, from its top down to where Chromium stops to draw a picture in one piece."""
+    """The page for the eye, from its top down to half of what Chromium draws in one piece."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    width, height = page.evaluate("[innerWidth, Math.min(document.documentElement.scrollHeight, 16384)]")
+    width, height = page.evaluate("[innerWidth, Math.min(document.documentElement.scrollHeight, 8192)]")
     clip = {"x": 0, "y": 0, "width": width, "height": height}
     page.screenshot(path=SCREENSHOTS / f"{name}.jpg", quality=85, full_page=True, clip=clip)

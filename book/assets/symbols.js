@@ -26,7 +26,7 @@
   box.setAttribute("aria-live", "polite");
   box.hidden = true;
   document.body.append(box);
-  let current = null, pinned = false, leaving = 0;
+  let current = null, last = null, pinned = false, leaving = 0;
 
   const idOf = (element) => element.className.baseVal ?? element.getAttribute("class");
   const symbolOf = (element) => idOf(element).match(/(?:^| )sym-([a-z-]+)/)?.[1];
@@ -38,7 +38,7 @@
       const read = [...drawn.querySelectorAll("mjx-assistive-mml .sym")];
       const seen = new Set();
       // The tab stop that MathJax's menu gives to every formula serves its explorer alone.
-      if (!MathJax.startup.document.menu?.settings?.explorer) drawn.tabIndex = -1;
+      if (!MathJax.startup.document.menu?.settings?.explorer && !drawn.matches(".wide")) drawn.tabIndex = -1;
       read.forEach((element) => {
         const symbol = data.symbols[symbolOf(element)];
         if (!symbol) return;
@@ -72,6 +72,9 @@
 
   function describe(element) {
     box.replaceChildren();
+    const close = line(box, "button", "×", "close");
+    close.setAttribute("aria-label", "Close");
+    close.addEventListener("click", dismiss);
     const id = symbolOf(element), symbol = data.symbols[id];
     if (symbol) {
       line(line(box, "p", `${symbol.name} `, "name"), "span", `“${symbol.reading}”`);
@@ -84,19 +87,38 @@
       if (symbol.from) links.append(" · ") || linked(links, symbol.from, symbol.at);
       return true;
     }
-    const keys = element.dataset.runs.split(" ").filter((key) => data.runs[key]);
-    if (!keys.length) return false;
-    const groups = new Map();
-    for (const key of keys) {
-      const run = data.runs[key], same = `${run.name}: ${run.configuration}`;
-      groups.set(same, [...(groups.get(same) ?? []), { key, ...run }]);
-    }
-    line(box, "p", keys.length > 1 ? `From ${keys.length} runs` : "From a run", "name");
-    for (const [same, runs] of groups) {
-      const entry = line(box, "p", `${same}; seed ${runs.map((run) => run.seed).join(", ")} · ${runs[0].device} · ${runs[0].finished} `, "facts");
-      linked(entry, "in the table", data.table && `${data.table}#run-${runs[0].key}`);
-    }
+    const runs = element.dataset.runs.split(" ").filter((key) => data.runs[key]).map((key) => ({ key, ...data.runs[key] }));
+    if (!runs.length) return false;
+    line(box, "p", runs.length > 1 ? `From ${runs.length} runs` : "From a run", "name");
+    const alike = grouped(runs, (run) => `${run.name}: ${Object.entries(run.configuration).map((pair) => pair.join(" = ")).join(", ")}`);
+    if (alike.size <= 3)
+      for (const [same, group] of alike)
+        entry(`${same}; seed ${group.map((run) => run.seed).join(", ")}`, group);
+    else for (const [name, group] of grouped(runs, (run) => run.name)) entry(`${name}: ${summary(group)}`, group);
     return true;
+  }
+
+  function grouped(items, key) {
+    const groups = new Map();
+    for (const item of items) groups.set(key(item), [...(groups.get(key(item)) ?? []), item]);
+    return groups;
+  }
+  const distinct = (items, what) => grouped(items, what).size;
+
+  function entry(words, runs) {
+    const days = [...new Set(runs.map((run) => run.finished))].sort(), devices = [...new Set(runs.map((run) => run.device))];
+    const made = days.length > 1 ? `${days[0]} to ${days.at(-1)}` : days[0];
+    linked(line(box, "p", `${words} · ${devices.join(", ")} · ${made} `, "facts"), "in the table", data.table && `${data.table}#run-${runs[0].key}`);
+  }
+
+  // Many runs in a few words: "9 methods × 3 seeds". What differs is named where it tells the settings apart by itself.
+  function summary(runs) {
+    const settings = distinct(runs, (run) => JSON.stringify(run.configuration)), seeds = distinct(runs, (run) => run.seed);
+    const names = Object.keys(runs[0].configuration);
+    const named = names.find((name) => distinct(runs, (run) => run.configuration[name]) === settings);
+    const count = (number, what) => `${number} ${what.replaceAll("_", " ")}${number > 1 && !what.endsWith("s") ? "s" : ""}`;
+    const whole = settings * seeds === runs.length;
+    return `${count(settings, named ?? "settings")}${whole ? " × " : ", "}${count(seeds, "seed")}${whole ? "" : `, ${count(runs.length, "run")}`}`;
   }
 
   // Under the line that is read, or above it; on a narrow screen at its bottom, or at its top.
@@ -105,7 +127,8 @@
     const own = drawn.getBoundingClientRect(), height = box.offsetHeight, gap = 8;
     const below = line.bottom + gap, narrow = innerWidth < 600;
     const fits = narrow ? line.bottom < innerHeight - height - gap : below + height < innerHeight;
-    box.style.top = `${narrow ? (fits ? innerHeight - height : 0) : fits ? below : Math.max(0, line.top - gap - height)}px`;
+    const top = narrow ? (fits ? innerHeight - height : 0) : fits ? below : line.top - gap - height;
+    box.style.top = `${Math.max(0, Math.min(top, innerHeight - height))}px`;
     box.style.left = narrow ? "0" : `${Math.max(gap, Math.min(own.left, innerWidth - box.offsetWidth - gap))}px`;
   }
 
@@ -128,6 +151,10 @@
     box.hidden = true;
     current = null;
     pinned = false;
+  }
+  function dismiss() {
+    if (box.contains(document.activeElement)) last?.focus();
+    hide();
   }
   const leave = () => { leaving = setTimeout(() => pinned || hide(), 250); };
   const pointed = (event) => event.target.closest?.(POINTABLE);
@@ -155,14 +182,12 @@
   document.addEventListener("focusout", (event) => {
     if (!event.relatedTarget && !pinned) leave();
   });
-  let last = null;
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && current) {
-      if (box.contains(document.activeElement)) last?.focus();
-      hide();
+      dismiss();
     } else if (event.key === "Enter" && current && pointed(event)) {
       last = event.target;
-      box.querySelector("a")?.focus();
+      box.querySelector("a, button")?.focus();
     }
   });
   addEventListener("scroll", () => current && place(), { passive: true });

@@ -3,7 +3,7 @@
 Why: a number that is typed is a number that goes stale. `ewc.page` publishes (see there); this file reads:
 
     {num}`name`       a number that some cell of the same page published, above or below
-    {runs}            every run of this machine that any page of this build used, each row with the anchor `run-<key>`
+    {runs}            every run of this machine that any page of this build used, each row with the anchor `run-<key>`, folded by experiment
     {runs} kept       the same, of the runs whose records came with the book
     {build-facts}     what this copy was built on: device, versions, date, data, seconds for each chapter
 """
@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from docutils import nodes
+from ewc_source import Fold
 from myst_nb.core.variables import RetrievalError
 from myst_nb.ext.glue.utils import retrieve_glue_data
 from sphinx.application import Sphinx
@@ -147,20 +148,19 @@ def runs_table(app: Sphinx, docname, kept):
                 users.setdefault(key, []).append(page)
     if not rows:
         return [nodes.paragraph("", "None." if kept else "No page of this build trained anything.")]
-    body = []
+    by_name = {}
     for row in sorted(rows.values(), key=lambda row: (row["name"], str(row["configuration"]), str(row["seed"]))):
-        key = row["key"]
         settings = [nodes.literal("", f"{name}={value}") for name, value in row["configuration"].items()]
-        pages = [nodes.inline("", "", link(app, docname, page)) for page in users[key]]
-        body.append((f"run-{key}", [
-            plain(row["name"]), spaced(settings), plain(row["seed"]), plain(row["device"]),
-            plain(f"{row['seconds']:.1f}"), plain(row["finished"][:16].replace("T", " ")),
-            plain(row["versions"].get("torch", "")), plain(row["data"]), spaced(pages, ", "),
-        ]))
-    head = ("run", "configuration", "seed", "device", "seconds", "finished", "torch", "data", "used in")
+        pages = [nodes.inline("", "", link(app, docname, page)) for page in users[row["key"]]]
+        made = f"{row['device']}, {row['finished'][:16].replace('T', ' ')}, torch {row['versions'].get('torch', '–')}, {row['data']}"
+        cells = [spaced(settings), plain(row["seed"]), plain(f"{row['seconds']:.1f}"), plain(made), spaced(pages, ", ")]
+        by_name.setdefault(row["name"], []).append((f"run-{row['key']}", cells))
+    head = ("configuration", "seed", "seconds", "made on, when, with", "used in")
     total = sum(row["seconds"] for row in rows.values())
-    summary = nodes.paragraph("", f"{len(rows):,} runs, {duration(total)} of training in all.")
-    return [summary, table(head, body, "runs")]
+    shown = [nodes.paragraph("", f"{len(rows):,} runs, {duration(total)} of training in all. Open an experiment to see its runs.")]
+    for name, body in by_name.items():
+        shown.append(Fold("", table(head, body, "runs"), summary=f"{name}: {len(body):,} {'run' if len(body) == 1 else 'runs'}"))
+    return shown
 
 
 def facts(app: Sphinx, docname):

@@ -30,6 +30,7 @@ from sphinx.util.docutils import SphinxDirective
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 TAKEN, API = "take", "book/appendix/api"   # where the file lies that can be taken along (ewc_takeaway), and the page of descriptions (ewc_api)
+BRANCHES = ("else:", "elif ", "except", "finally:")
 FOLDED = 24   # a listing of more lines than this is folded
 
 
@@ -83,6 +84,34 @@ def the_line(lines: list[str], text: str, option: str) -> int:
     return found[0]
 
 
+def excerpt(lines: list[str], first: int, last: int) -> list[str]:
+    """The lines from `first` to `last`. Where they begin deeper than they go on, the lines that open their blocks come before
+    them, with dots for what is left out: else the indentation would lie."""
+    def depth(line):
+        return len(line) - len(line.lstrip())
+
+    shown = lines[first : last + 1]
+    least = min(depth(line) for line in shown if line.strip())
+    openers, above, place = [], depth(shown[0]), first
+    while lines[place].lstrip().startswith(BRANCHES):      # the branches that come before this one
+        before = place - 1
+        while not lines[before].strip() or depth(lines[before]) > above:
+            before -= 1
+        openers = [lines[before], " " * (above + 4) + "...", *openers]
+        place = before
+    while above > least:
+        before = place - 1
+        while not lines[before].strip() or depth(lines[before]) >= above:
+            before -= 1
+        left_out = [" " * above + "..."] if any(line.strip() for line in lines[before + 1 : place]) else []
+        above, head = depth(lines[before]), before
+        while lines[head].strip()[:1] in (")", "]", "}") or depth(lines[head]) > above:   # what is opened over several lines
+            head -= 1
+        openers = [*lines[head : before + 1], *left_out, *openers]
+        place = head
+    return [*openers, *shown]
+
+
 class Fold(nodes.General, nodes.Element):
     """What opens when its `summary` is pressed."""
 
@@ -107,10 +136,9 @@ class Source(SphinxDirective):
         try:
             file, name, node = find(project / "code", self.arguments[0])
             lines = lines_of(file.read_text("utf8"), node, "docstring" in self.options)
-            if "from" in self.options:
-                lines = lines[the_line(lines, self.options["from"], "from"):]
-            if "to" in self.options:
-                lines = lines[: the_line(lines, self.options["to"], "to") + 1]
+            first = the_line(lines, self.options["from"], "from") if "from" in self.options else 0
+            last = the_line(lines[first:], self.options["to"], "to") + first if "to" in self.options else len(lines) - 1
+            lines = excerpt(lines, first, last)
             if ("equation" in self.options) != ("test" in self.options):
                 raise LookupError(":equation: and :test: go together: a binding needs its proof")
             proof = find_test(project, self.options["test"]) if "test" in self.options else None
@@ -123,7 +151,7 @@ class Source(SphinxDirective):
         entry = self.link(name, f"{up}{API}.html#{described(project / 'code', file, name)}")
         # Not Sphinx's own caption, which is numbered ("Listing 4").
         caption = nodes.paragraph("", "", place, nodes.Text(" · "), entry, classes=["from-file"])
-        box = nodes.container("", caption, self.listing(lines), classes=["from-module"])
+        box = nodes.container("", caption, self.listing(lines), classes=["from-module"], place=self.arguments[0])
         if equations:
             box["equations"] = equations
             caption += nodes.Text(" computes ")
@@ -132,7 +160,7 @@ class Source(SphinxDirective):
                 caption += self.reference(label)
             test_file, test_lines = proof
             self.env.note_dependency(str(test_file))
-            box += Fold("", self.listing(test_lines, fold=False), summary=f"the test that holds them equal: {self.options['test']}")
+            box += Fold("", self.listing(test_lines, fold=False), place="", summary=f"the test that holds them equal: {self.options['test']}")
         return [box]
 
     def listing(self, lines, fold=True):

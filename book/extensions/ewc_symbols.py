@@ -3,7 +3,7 @@
 Why: a reader who points at λ in an equation should see where it is in the code and be told what it is. On each page:
 
     formulas             every symbol gets the classes `sym sym-<id>`; one that is not in the table stops the build (-W)
-    listings             code names of the table get the same classes
+    listings             code names get the same classes where they mean a symbol of the page: see `places`
     {sym}`words <id>`    words in prose that mean the symbol; {sym}`id` writes its name
     a legend             the symbols of the page, at its end
     {notation}           the whole table, each with the anchor `symbol-<id>`
@@ -31,7 +31,12 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 NOTATION, RUNS, API = "book/appendix/notation", "book/appendix/how-this-copy-was-made", "book/appendix/api"
-NAME_TOKEN = re.compile(r'<span class="(n|nf|nc|nb|fm|bp|nv|vi|nn|na)">(\w+)</span>')
+# A name in a highlighted listing, with the dot before it, unless that is self's, and the bracket that calls it.
+NAME_TOKEN = re.compile(
+    r'(<span class="bp">self</span>)?(<span class="o">\.</span>)?<span class="(n|nf|nc|nb|fm|nv|vi|nn|na)">(\w+)</span>(?=<span class="p">(\()|)'
+)
+# The same in its text, for what is known before it is highlighted.
+NAME = re.compile(r"(\bself)?(\.)?\b([A-Za-z_]\w*)\b(?=(\()|)")
 logger = logging.getLogger(__name__)
 
 
@@ -66,8 +71,8 @@ def used(env):
 
 def read(app: Sphinx, doctree):
     page, found = stem(app.env.docname), {}
-    symbols, (names, twice_named) = app.ewc_table, app.ewc_table.names_on(page)
-    for first, second, what in app.ewc_table.bare_on(page)[1] + twice_named:
+    symbols = app.ewc_table
+    for first, second, what in symbols.bare_on(page)[1]:
         logger.warning("symbols.yml: %s and %s both claim %r on this page", first, second, what, location=app.env.docname)
     for node in doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block)):
         formula = symbols.read(node.astext(), page)
@@ -78,19 +83,42 @@ def read(app: Sphinx, doctree):
         found |= dict.fromkeys(formula.used)
     for node in doctree.findall(Symbol):
         found[node["symbol"]] = None
-    seen = set()
+    used(app.env)[app.env.docname] = list(found)
+    named(app.env)[app.env.docname] = {}
     for node in doctree.findall(nodes.literal_block):
         if node.get("language") in ("python", "python3", "ipython3", "ipython"):
-            words = set(re.findall(r"\w+", node.astext()))
-            node["symbols"] = {name: symbol.id for name, symbol in names.items() if name in words}
-            seen |= words
+            mark(app, node, page, found)
     check_bindings(doctree)
-    for symbol in symbols.symbols.values():
-        for name, pages in symbol.code_on.items():
-            if page in pages and name not in seen:
-                logger.warning("symbols.yml: %s is called %r here, and no listing of the page has that name",
-                               symbol.id, name, location=app.env.docname)  # fmt: skip
-    used(app.env)[app.env.docname] = list(found)
+
+
+def mark(app, listing, page, among):
+    """The names of the listing that mean one of the symbols `among`: these are on the page, so that a box can say what they are."""
+    around = places(listing, page)
+    names, twice = app.ewc_table.names_at(around, among)
+    for first, second, what in twice:
+        logger.warning("symbols.yml: %s and %s both claim %r on this page", first, second, what, location=app.env.docname)
+    written = {written_name(*found.groups()) for found in NAME.finditer(listing.astext())}
+    listing["symbols"] = {name: symbol.id for name, symbol in names.items() if name in written}
+    for name, symbol in listing["symbols"].items():
+        named(app.env)[app.env.docname].setdefault((symbol, name), set()).update(around)
+
+
+def places(listing, page):
+    """Where a listing stands, the nearest last: a cell on its page, under its headings, in its answer; a function in its module
+    and class, whatever page shows it. A test stands nowhere: its names are its own."""
+    around, node = [], listing
+    while node is not None:
+        if "place" in node:
+            parts = node["place"].split(".")
+            return [".".join(parts[: end + 1]) for end in range(len(parts))] if node["place"] else []
+        around += [f"{page}#{name}" for name in (*node.get("ids", ()), node.get("target_label")) if name]
+        node = node.parent
+    return [page, *reversed(around)]
+
+
+def written_name(owner, dot, name, call):
+    """A name as the table writes it: what is behind the dot of anything but self has that dot, and brackets where it is called."""
+    return f".{name}{'()' if call else ''}" if dot and not owner else name
 
 
 def check_bindings(doctree):
@@ -105,8 +133,16 @@ def check_bindings(doctree):
                 logger.warning("the equation %s and the code bound to it have no symbol in common", label, location=box)
 
 
+def named(env):
+    """docname → (symbol, name in code) → the places on that page where it means that; kept with the environment."""
+    if not hasattr(env, "ewc_names"):
+        env.ewc_names = {}
+    return env.ewc_names
+
+
 def purge(app: Sphinx, env, docname):
     used(env).pop(docname, None)
+    named(env).pop(docname, None)
 
 
 def check(app: Sphinx, env):
@@ -114,35 +150,31 @@ def check(app: Sphinx, env):
     order = [stem(page) for page in app.config.external_site_map]
     somewhere = {symbol for symbols in used(env).values() for symbol in symbols}
     code = identifiers(Path(app.srcdir, "code"))
+    seen = {}
+    for names in named(env).values():
+        for key, where in names.items():
+            seen.setdefault(key, set()).update(where)
     for symbol in app.ewc_table.symbols.values():
         if symbol.id not in somewhere:
             logger.warning("symbols.yml: no page uses %s", symbol.id)
         for name in symbol.code:
             if name not in code:
                 logger.warning("symbols.yml: %s is called %r, and code/ewc has no such name", symbol.id, name)
-        named = {symbol.introduced, symbol.explained or symbol.introduced, *symbol.pages}
-        for page in named.union(*symbol.code_on.values()):
+        for name, where in symbol.code_on.items():
+            for place in set(where) - seen.get((symbol.id, name), set()):
+                logger.warning("symbols.yml: %s is called %r in %s, and no listing there, on a page with that symbol, has that name",
+                               symbol.id, name, place)  # fmt: skip
+        for page in {symbol.introduced, symbol.explained or symbol.introduced, *symbol.pages}:
             if page not in order:
                 logger.warning("symbols.yml: %s names the page %r, which is not in _toc.yml", symbol.id, page)
 
 
 @cache
 def identifiers(folder):
-    """Identifier → the public object (module, name) of the package in whose definition it stands first."""
-    found = {}
-    # The shelf comes before the workshop, and that before the chapters.
-    for file in sorted(folder.glob("ewc/**/*.py"), key=lambda file: ("chapters" in file.parts, len(file.parts), file)):
-        module = ".".join(file.relative_to(folder).with_suffix("").parts)
-        for node in ast.parse(file.read_text("utf8")).body:
-            for inner in ast.walk(node):
-                for attribute in ("id", "arg", "attr", "name"):
-                    name = getattr(inner, attribute, None)
-                    if isinstance(name, str):
-                        public = getattr(node, "name", "_")
-                        place = f"{module}.{public}" if not public.startswith("_") else module
-                        if name not in found or found[name].count(".") < place.count("."):
-                            found[name] = place
-    return found
+    """Every name that the package's code uses."""
+    trees = [ast.parse(file.read_text("utf8")) for file in sorted(folder.glob("ewc/**/*.py"))]
+    attributes = ("id", "arg", "attr", "name")
+    return {getattr(node, each, None) for tree in trees for node in ast.walk(tree) for each in attributes}
 
 
 # ---- In prose ----
@@ -217,8 +249,10 @@ def marking(highlight):
             return made
 
         def marked(found):
-            kind, name = found.groups()
-            return found[0] if name not in names else f'<span class="{kind} sym sym-{names[name]}">{name}</span>'
+            owner, dot, kind, name, call = found.groups()
+            symbol = names.get(written_name(owner, dot, name, call))
+            before = (owner or "") + (dot or "")
+            return f'{before}<span class="{kind} sym sym-{symbol}">{name}</span>' if symbol else found[0]
 
         return NAME_TOKEN.sub(marked, made)
 
@@ -257,17 +291,28 @@ def resolve(app: Sphinx, doctree, docname):
         section += legend
 
 
+def called(symbol, here=None):
+    """What the symbol is called in code, in order: everywhere, and also `here` if given, else also in single places."""
+    return sorted({name.lstrip(".") for name in (*symbol.code, *(symbol.code_on if here is None else here))})
+
+
 def notation(app: Sphinx, docname):
-    env, code = app.env, identifiers(Path(app.srcdir, "code"))
+    env, shown = app.env, {}
+    functions = env.get_doctree(API).findall(nodes.container) if API in env.all_docs else ()
+    anchors = {name for function in functions for name in function["ids"]}
+    for names in named(env).values():
+        for key, where in names.items():
+            shown.setdefault(key, set()).update(where)
     env.get_domain("math").data["has_equations"][docname] = True  # or else the page would not load MathJax
     titles = {stem(page): page for page in app.config.external_site_map}
     body = []
     for symbol in app.ewc_table.symbols.values():
         page = symbol.pages[0] if symbol.pages else symbol.introduced
         names = []
-        for name in sorted({*symbol.code, *symbol.code_on}):
+        for name in called(symbol):
             literal = nodes.literal("", name)
-            target = code.get(name) if API in env.all_docs else None
+            where = {place for key in ((symbol.id, name), (symbol.id, f".{name}")) for place in shown.get(key, ())}
+            target = max(where & anchors, key=lambda place: (place.count("."), place), default=None)
             if target:
                 address = f"{app.builder.get_relative_uri(docname, API)}#{target}"
                 literal = nodes.reference("", "", literal, internal=True, refuri=address)
@@ -291,7 +336,7 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
     titles = {stem(name): name for name in app.config.external_site_map}
     symbols = {}
     for symbol in map(app.ewc_table.symbols.get, here):
-        names = sorted({*symbol.code, *(name for name, pages in symbol.code_on.items() if page in pages)})
+        names = called(symbol, [name for known, name in named(env).get(pagename, ()) if known == symbol.id])
         facts = {"name": symbol.name, "reading": symbol.reading, "meaning": symbol.meaning, "shape": symbol.shape}
         facts |= {"code": ", ".join(names)} if names else {}
         facts |= {"value": numbers[symbol.value]["text"]} if symbol.value in numbers else {}
@@ -305,7 +350,7 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
     runs = {
         key: {
             "name": row["name"], "seed": row["seed"], "device": row["device"], "finished": row["finished"][:10],
-            "configuration": ", ".join(f"{name} = {value}" for name, value in row["configuration"].items()),
+            "configuration": {name: str(value) for name, value in row["configuration"].items()},
         }
         for key, row in rows.items()
     }  # fmt: skip

@@ -45,7 +45,7 @@ class Symbol:
     shape: str
     introduced: str
     code: tuple[str, ...] = ()  # names that mean it wherever they stand
-    code_on: dict = field(default_factory=dict)  # name → the pages on which it does
+    code_on: dict = field(default_factory=dict)  # name → the places at which it does: pages, sections, functions
     explained: str = ""  # the page that explains it in full, where that is not the one that introduces it
     value: str = ""  # the name of a published number that is its value in this run
     pages: tuple[str, ...] = ()  # where the bare TeX has this meaning; everywhere if empty
@@ -96,13 +96,15 @@ class Table:
         here = [(symbol.pattern, symbol) for symbol in self.symbols.values() if page in symbol.pages]
         return _resolved(everywhere, here)
 
-    def names_on(self, page):
-        """Code name → symbol on this page; and what two entries claim there."""
-        everywhere = [(name, symbol) for symbol in self.symbols.values() for name in symbol.code]
-        here = [
-            (name, symbol) for symbol in self.symbols.values() for name, pages in symbol.code_on.items() if page in pages
-        ]
-        return _resolved(everywhere, here)
+    def names_at(self, places, among):
+        """Code name → symbol at a place that lies within all of `places`, the nearest last; of these the symbols `among`.
+
+        Returns also what two entries claim at one of the places.
+        """
+        here = [symbol for symbol in self.symbols.values() if symbol.id in among]
+        everywhere = [(name, symbol) for symbol in here for name in symbol.code]
+        nearer = [[(name, symbol) for symbol in here for name, at in symbol.code_on.items() if place in at] for place in places]
+        return _resolved(everywhere, *nearer)
 
     def read(self, tex, page):
         """The formula as a `Formula`: marked, plain, the symbols in it, and the pieces that are none."""
@@ -134,7 +136,7 @@ class Table:
         """A macro of the table becomes the pieces of its TeX, each of which knows its symbol."""
         symbol = self.macros.get(raw)
         if symbol is None or symbol.tex == raw:
-            return [(raw, symbol)]
+            return [(raw, None)]
         inner = TOKEN.findall(symbol.tex)
         atoms = [(piece, symbol if piece not in ("^", "_", "{", "}") else None) for piece in inner]
         return [*atoms, (" ", None)] if inner[-1].startswith("\\") else atoms
@@ -163,10 +165,10 @@ class Table:
         return place + 1, None, []
 
 
-def _resolved(everywhere, here):
-    """An entry that names the page goes before one that names none; two of one kind are a fault."""
+def _resolved(*levels):
+    """An entry for a nearer place goes before one for a wider place; two for one place are a fault."""
     found, twice = {}, []
-    for level in (everywhere, here):
+    for level in levels:
         claimed = {}
         for key, symbol in level:
             if claimed.setdefault(key, symbol) is not symbol:

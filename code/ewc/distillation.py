@@ -6,19 +6,21 @@ on the images of the step are targets beside the labels:
 
     penalty(θ) = λ τ² Σ_heads mean over the batch of KL( p_teacher(·|x; τ) ‖ p(·|x, θ; τ) ),     p(·; τ) = softmax(logits / τ)
 
-This file needs torch, and beside it heads.py. From the book Weights that Remember.
+This file needs torch, and beside it heads.py and checks.py. From the book Weights that Remember.
 """
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 if __package__:
-    from .heads import all_outputs
+    from .checks import checked_number, checked_state, plain, plainly_named, unwrapped
+    from .heads import all_outputs, check_classes
 else:  # copied into a folder, without a package
-    from heads import all_outputs
+    from checks import checked_number, checked_state, plain, plainly_named, unwrapped
+    from heads import all_outputs, check_classes
 
 
 class Distillation:
@@ -30,10 +32,10 @@ class Distillation:
 
     A model that has `models.Units` as ``model.units`` is distilled head by head, over the units of each task learned so far;
     a head whose units all belong to another counts with that one. Without `units`, or where they were None, all outputs are
-    one head.
+    one head. Outputs that the model has got since, beyond those that the teacher has, are free.
 
     Args:
-        model: a classifier that returns logits (N, C).
+        model: a classifier that returns logits (N, C), of two classes or more.
         strength: λ ≥ 0; the paper uses 1.
         temperature: τ > 0; above 1 it lets the small probabilities count. The paper uses 2.
 
@@ -46,11 +48,9 @@ class Distillation:
     needs_inputs = True  # a training loop passes the images of the step to `penalty`
 
     def __init__(self, model: nn.Module, strength: float = 1.0, *, temperature: float = 2.0):
-        for name, value, low in (("strength", strength, "of at least 0"), ("temperature", temperature, "above 0")):
-            fits = isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
-            if not fits or (value == 0 and name == "temperature"):
-                raise ValueError(f"{name} is {value!r}; it must be a finite number {low}")
-        self.model, self.strength, self.temperature = model, float(strength), float(temperature)
+        self.model = model
+        self.strength = checked_number("strength", strength, lambda value: value >= 0, "a finite number of at least 0")
+        self.temperature = checked_number("temperature", temperature, lambda value: value > 0, "a finite number above 0")
         self._teacher: nn.Module | None = None
         self._heads: list[tuple[int, ...] | None] = []
 
@@ -58,12 +58,14 @@ class Distillation:
         """Keep a copy of the model as it is now, for a teacher; the data are not looked at. Call it when the task has been learned.
 
         Raises:
-            ValueError: the units of `model.units` differ from example to example.
+            ValueError: the units of `model.units` differ from example to example, or are fewer than two.
         """
-        chosen = getattr(getattr(self.model, "units", None), "chosen", None)
+        chosen = getattr(getattr(unwrapped(self.model), "units", None), "chosen", None)
         if isinstance(chosen, Tensor):
             raise ValueError("model.units.chosen is a tensor with units for each example; a head has one tuple for all")
         head = None if chosen is None else tuple(int(unit) for unit in chosen)
+        if head is not None and len(head) < 2:
+            raise ValueError(f"model.units.chosen is {head}; a head must have two units or more: the softmax over one is 1 whatever it says")
         if not any(_within(head, old) for old in self._heads):
             self._heads = [old for old in self._heads if not _within(old, head)] + [head]
         self._teacher = _teacher_from(self.model)
@@ -72,16 +74,21 @@ class Distillation:
         """λ τ² Σ_heads mean KL over these images, (N, …): a scalar, exactly 0 before the first task.
 
         The model looks at the images once more, in the mode that it is in.
+
+        Raises:
+            ValueError: model or teacher does not return logits (N, C) of two classes or more, or the model has fewer outputs than
+                the teacher.
         """
         if self._teacher is None:
             return torch.zeros((), device=inputs.device)
+        self._follow()
         with all_outputs(self._teacher), torch.no_grad():
             wanted = self._teacher(inputs) / self.temperature
-        with all_outputs(self.model):
+        with all_outputs(unwrapped(self.model)):
             found = self.model(inputs) / self.temperature
-        total = 0
+        total, known = 0, _shared(wanted, found)
         for head in self._heads:
-            units = slice(None) if head is None else list(head)
+            units = known if head is None else list(head)
             p, q = (logits[:, units].log_softmax(1) for logits in (wanted, found))
             total = total + nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
         return self.strength * self.temperature**2 * total
@@ -90,7 +97,8 @@ class Distillation:
         """The teacher's weights and buffers, and the units of each head (none for all outputs), as a flat dictionary of tensors."""
         if self._teacher is None:
             return {}
-        teacher = {f"teacher/{name}": value.clone() for name, value in self._teacher.state_dict().items()}
+        own = self._teacher.state_dict().items()
+        teacher = {f"teacher/{plain(name)}": value.clone(memory_format=torch.contiguous_format) for name, value in own}
         return teacher | {
             f"head/{place}": torch.tensor(head or (), dtype=torch.long) for place, head in enumerate(self._heads)
         }
@@ -101,32 +109,65 @@ class Distillation:
         Raises:
             ValueError: the state belongs to another model.
         """
-        if not isinstance(state, dict):
-            raise TypeError(f"state is {type(state).__name__}; it must be the dictionary of tensors that state_dict gave")
-        if not state:
+        if not checked_state(state):
             self._teacher, self._heads = None, []
             return
-        weights, heads, own = {}, {}, self.model.state_dict()
+        weights, heads = {}, {}
+        teacher = _teacher_from(self.model)
+        names = {plain(name): (name, value) for name, value in teacher.state_dict().items()}
         for key, value in state.items():
             kind, _, name = key.partition("/")
             if kind not in ("teacher", "head") or (kind == "head" and not name.isdigit()):
                 raise ValueError(f"state is for another model: it has {key!r}, which is neither a teacher's nor a head")
-            if kind == "teacher" and not value.isfinite().all():
-                raise ValueError(f"state holds a value that is not finite, in {key!r}")
-            if kind == "teacher" and name in own and value.is_floating_point() != own[name].is_floating_point():
-                raise ValueError(f"state has {value.dtype} in {key!r}; the model has {own[name].dtype} there")
-            if kind == "teacher":
-                weights[name] = value
-            else:
-                heads[int(name)] = tuple(value.tolist()) or None
+            if kind == "head":
+                heads[int(name)] = _head_from(key, value)
+                continue
+            own, beside = names.get(name, (name, value))
+            if value.is_floating_point() != beside.is_floating_point():
+                raise ValueError(f"state has {value.dtype} in {key!r}; the model has {beside.dtype} there")
+            weights[own] = value
         if not heads:
             raise ValueError("state is incomplete: it has a teacher and no head")
-        teacher = _teacher_from(self.model)
         try:
             teacher.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"state is for another model: {error}") from error
         self._teacher, self._heads = teacher, [heads[place] for place in sorted(heads)]
+
+    def _follow(self):
+        """Move the teacher's weights and buffers to where the model's are now, and into their types."""
+        own = plainly_named(dict(_tensors(unwrapped(self.model))))
+        for name, value in list(_tensors(self._teacher)):
+            beside = own.get(plain(name), value)
+            if value.device != beside.device or value.dtype != beside.dtype:
+                owner, _, last = name.rpartition(".")
+                module, moved = self._teacher.get_submodule(owner), value.detach().to(beside)
+                if isinstance(value, nn.Parameter):
+                    module._parameters[last] = nn.Parameter(moved, requires_grad=False)
+                else:
+                    module._buffers[last] = moved
+
+
+def _tensors(model):
+    """Parameters and buffers, with their names."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _shared(wanted, found):
+    """The outputs that the teacher has, which the model must have too."""
+    check_classes("the teacher", wanted)
+    check_classes("the model", found)
+    if found.shape[1] < wanted.shape[1]:
+        raise ValueError(f"the model returns logits {tuple(found.shape)} and the teacher {tuple(wanted.shape)}: outputs are gone")
+    return slice(wanted.shape[1])
+
+
+def _head_from(key, value):
+    """The units of a head, from a state."""
+    if value.ndim != 1 or value.is_floating_point() or len(value) == 1 or (value < 0).any():
+        raise ValueError(f"state has {value.tolist()} in {key!r}; it must hold two or more units, or none for all outputs")
+    return tuple(value.tolist()) or None
 
 
 def _within(head, other):
@@ -134,5 +175,16 @@ def _within(head, other):
     return other is None or (head is not None and set(head) <= set(other))
 
 
+class _Detached(TorchFunctionMode):
+    """Lets `copy.deepcopy` take what a model keeps of its last pass, features for one, without the way that led there."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if function is Tensor.__deepcopy__ and not arguments[0].is_leaf:
+            tensor, memo = arguments
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return function(*arguments, **(options or {}))
+
+
 def _teacher_from(model):
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    with _Detached():
+        return copy.deepcopy(unwrapped(model)).eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 """Kronecker factors of a layer's Fisher information: which layers have them, what a layer's uses put into them, and sums of
 them over tasks.
 
-Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch and nothing else. From the book Weights that Remember.
+Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch, calls.py and evaluating.py. From the book Weights that Remember.
 """
 
 import functools
@@ -10,6 +10,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import nn
+
+if __package__:
+    from .calls import plain, untouched
+else:  # copied into a folder, without a package
+    from calls import plain, untouched
 
 Sharing = Literal["expand", "reduce"]
 SHARING = get_args(Sharing)
@@ -20,9 +25,9 @@ def factored_layers(model):
     names, unfit, owners = {}, [], {}
     for name, module in model.named_modules():
         own = {key: value for key, value in module.named_parameters(recurse=False) if value.requires_grad}
-        plain = type(module).forward in (nn.Linear.forward, nn.Conv2d.forward) and own.keys() <= {"weight", "bias"}
-        if own and not plain:
-            unfit.append(f"{name or 'the model itself'} ({type(module).__name__})")
+        if own and not plain(module, nn.Linear, nn.Conv2d):
+            kind = type(module).__name__ + ("" if untouched(module) else ", with hooks or a forward of its own")
+            unfit.append(f"{name or 'the model itself'} ({kind})")
         elif own:
             names[module] = name
         for parameter in own.values():
@@ -38,6 +43,21 @@ def factored_layers(model):
             "freeze the others with requires_grad_(False), or use diagonal_fisher or full_fisher"
         )
     return names
+
+
+def check_each_used_once(reading, layers):
+    """Refuse a forward pass whose layers are used more than once, or on something else than the examples as they come."""
+    for place, call in enumerate(reading.calls):
+        if any(call.module is other.module for other in reading.calls[:place]):
+            raise ValueError(
+                f"layer {layers[call.module]!r} is used more than once in a forward pass; its scores add up before "
+                "they are squared, and Kronecker factors do not hold them: use diagonal_fisher or full_fisher"
+            )
+    if not reading.in_order:
+        raise ValueError(
+            "model has layers whose rows are not the examples of a batch, each of them and in order; Kronecker factors are "
+            "means over all examples: use diagonal_fisher or full_fisher"
+        )
 
 
 def places_of(model, layers):
@@ -78,10 +98,9 @@ def uses_of_input(layer, a, sharing):
     return a.flatten(0, 1).movedim(1, 0).to(torch.promote_types(a.dtype, torch.float32))
 
 
-def uses_of_output(layer, delta, probability, sharing):
-    """√p times the scores of a layer's output, one row a use: (groups, examples · uses, outputs). For "expand" divided by √R."""
+def uses_of_output(layer, delta, sharing):
+    """The scores of a layer's output, one row a use: (groups, examples · uses, outputs). For "expand" divided by √R."""
     groups = getattr(layer, "groups", 1)
-    delta = delta * probability.sqrt().reshape(-1, *[1] * (delta.ndim - 1))
     if isinstance(layer, nn.Conv2d):
         delta = delta.flatten(2).mT
     delta = delta.reshape(len(delta), -1, groups, delta.shape[-1] // groups)

@@ -16,7 +16,8 @@ arXiv 1510.01799). Where a weight is used many times for one example (convolutio
 does not hold, because the uses add up before the square: there the layer's own backward pass, vectorised over the
 examples, forms each example's gradient, and then it is squared.
 
-This file needs torch, and beside it scores.py, gradients.py and factors.py. From the book Weights that Remember.
+This file needs torch, and beside it scores.py, factors.py, readings.py, calls.py, gradients.py and evaluating.py.
+From the book Weights that Remember.
 """
 
 from typing import NamedTuple
@@ -25,13 +26,33 @@ import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .factors import SHARING, Sharing, factored_layers, places_of, uses_of_input, uses_of_output
-    from .gradients import add_linear, closed_and_general, evaluated, example_gradients, forward, layers_to_read, zeros
-    from .scores import Labels, check, labels_and_scores
+    from .evaluating import evaluated
+    from .factors import (
+        SHARING,
+        Sharing,
+        check_each_used_once,
+        factored_layers,
+        places_of,
+        uses_of_input,
+        uses_of_output,
+    )
+    from .gradients import add_linear, squared, zeros
+    from .readings import FromLayers, FromModel, OneByOne, readings
+    from .scores import Labels, NotProbabilities, check, names_of_trainable, weighted_scores
 else:  # copied into a folder, without a package
-    from factors import SHARING, Sharing, factored_layers, places_of, uses_of_input, uses_of_output
-    from gradients import add_linear, closed_and_general, evaluated, example_gradients, forward, layers_to_read, zeros
-    from scores import Labels, check, labels_and_scores
+    from evaluating import evaluated
+    from factors import (
+        SHARING,
+        Sharing,
+        check_each_used_once,
+        factored_layers,
+        places_of,
+        uses_of_input,
+        uses_of_output,
+    )
+    from gradients import add_linear, squared, zeros
+    from readings import FromLayers, FromModel, OneByOne, readings
+    from scores import Labels, NotProbabilities, check, names_of_trainable, weighted_scores
 
 
 def diagonal_fisher(
@@ -74,27 +95,19 @@ def diagonal_fisher(
     Follows Martens (2020), New insights and perspectives on the natural gradient method, JMLR 21(146), sections 5 and 11.
     """
     draws = check(model, inputs, targets, labels, samples, batch_size, generator)
-    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    fisher = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
     with evaluated(model):
-        layers = layers_to_read(model, inputs)
-        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-            logits, calls = forward(model, layers, inputs[batch])
-            closed, general = closed_and_general(calls)
-            outputs = [call.output for call in closed + general]
-            squares = [zeros(call.output.shape, call.output) for call in closed]
-            for probability, score in labels_and_scores(
-                logits.detach(), labels, _at(targets, batch), _at(draws, batch)
-            ):
-                score = (probability.sqrt() * score).to(score.dtype)  # its square has the weight p
-                deltas = torch.autograd.grad(logits, outputs, score, retain_graph=True, materialize_grads=True)
-                for square, delta in zip(squares, deltas, strict=False):
+        names = names_of_trainable(model)
+        fisher, rooms = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}, {}
+        for reading, scores in _looks(model, names, inputs, targets, labels, draws, batch_size):
+            squares = [zeros(call.output.shape, call.output) for call in reading.closed]
+            for deltas, others in reading.passes(scores):
+                for square, delta in zip(squares, deltas, strict=True):
                     square.addcmul_(delta, delta)  # E over labels of δ², before the one product with a²
-                for gradients, _ in example_gradients(general, deltas[len(closed) :], names, probability):
+                for gradients in others:
                     for name, gradient in gradients.items():
                         fisher[name] += gradient.to(fisher[name].dtype).square().sum(0)
-            for call, square in zip(closed, squares, strict=True):
-                add_linear(fisher, names, call.module, square, call.input.detach() ** 2)
+            for call, square in zip(reading.closed, squares, strict=True):
+                add_linear(fisher, names, call.module, square, squared(call.input.detach(), rooms))
     fisher = {name: total / len(inputs) for name, total in fisher.items()}
     for name, value in fisher.items():
         if not value.isfinite().all():
@@ -121,19 +134,16 @@ def full_fisher(
         ``torch.nn.utils.parameters_to_vector`` over the parameters that require grad.
     """
     draws = check(model, inputs, targets, labels, samples, batch_size, generator)
-    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    size = sum(parameter.numel() for parameter in names)
-    fisher = zeros((size, size), next(iter(names)))
     with evaluated(model):
-        layers_to_read(model, inputs)  # for its checks
-        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-            logits, calls = forward(model, [model], inputs[batch])
-            for probability, score in labels_and_scores(
-                logits.detach(), labels, _at(targets, batch), _at(draws, batch)
-            ):
-                for gradients, weight in example_gradients(calls, [score], names, probability):
-                    scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1).to(weight.dtype)
-                    fisher += scores.T @ (weight[:, None] * scores)
+        names = names_of_trainable(model)
+        size = sum(parameter.numel() for parameter in names)
+        fisher = zeros((size, size), next(iter(names)))
+        ways = (FromModel, OneByOne)  # what two layers have in common is wanted too
+        for reading, weighted in _looks(model, names, inputs, targets, labels, draws, batch_size, ways):
+            for _, parts in reading.passes(weighted):
+                for gradients in parts:
+                    scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1).to(fisher.dtype)
+                    fisher += scores.T @ scores
     return fisher / len(inputs)
 
 
@@ -194,46 +204,41 @@ def kronecker_fisher(
     draws = check(model, inputs, targets, labels, samples, batch_size, generator)
     if sharing not in SHARING:
         raise ValueError(f"sharing is {sharing!r}; it may be one of {', '.join(map(repr, SHARING))}")
-    names = factored_layers(model)
     with evaluated(model):
-        if set(layers_to_read(model, inputs)) != names.keys():
-            raise ValueError(
-                "model uses a weight outside the layer that owns it, or not example by example: its layers' inputs and "
-                "output scores do not give its gradient"
-            )
-        places = places_of(model, names)
+        layers = factored_layers(model)
+        places = places_of(model, layers)
         shapes = [(layer, *place.shape) for layer, place in places.items()]
         of_outputs = {layer: zeros((groups, m, m), layer.weight) for layer, groups, m, _ in shapes}
         of_inputs = {layer: zeros((groups, k, k), layer.weight) for layer, groups, _, k in shapes}
-        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-            logits, calls = forward(model, names, inputs[batch])
-            for place, call in enumerate(calls):
-                if any(call.module is other.module for other in calls[:place]):
-                    raise ValueError(
-                        f"layer {names[call.module]!r} is used more than once in a forward pass; its scores add up before "
-                        "they are squared, and Kronecker factors do not hold them: use diagonal_fisher or full_fisher"
-                    )
-            outputs = [call.output for call in calls]
-            for layer, layer_input, _ in calls:
-                a = uses_of_input(layer, layer_input.detach(), sharing)
-                of_inputs[layer].baddbmm_(a.mT, a)  # A += Σ aaᵀ
-            for probability, score in labels_and_scores(
-                logits.detach(), labels, _at(targets, batch), _at(draws, batch)
-            ):
-                deltas = torch.autograd.grad(logits, outputs, score, retain_graph=True, materialize_grads=True)
-                for (layer, _, _), delta in zip(calls, deltas, strict=True):
-                    d = uses_of_output(layer, delta, probability, sharing)
-                    of_outputs[layer].baddbmm_(d.mT, d)  # B += Σ p δδᵀ
+        for reading, scores in _looks(model, names_of_trainable(model), inputs, targets, labels, draws, batch_size, (FromLayers,)):
+            check_each_used_once(reading, layers)
+            for call in reading.calls:
+                a = uses_of_input(call.module, call.input.detach(), sharing)
+                of_inputs[call.module].baddbmm_(a.mT, a)  # A += Σ aaᵀ
+            for score in scores:
+                for call, delta in zip(reading.calls, reading.deltas(score), strict=True):
+                    d = uses_of_output(call.module, delta, sharing)
+                    of_outputs[call.module].baddbmm_(d.mT, d)  # B += Σ δδᵀ
     found = {}
     for layer, groups in places.items():
         for group, place in enumerate(groups):
-            name = names[layer] if len(groups) == 1 else f"{names[layer]}[{group}]"
+            name = layers[layer] if len(groups) == 1 else f"{layers[layer]}[{group}]"
             b, a = of_outputs[layer][group], of_inputs[layer][group]
             found[name] = KroneckerFactors(b / len(inputs), a / len(inputs), place)
     for name, factor in found.items():
         if not (factor.outputs.isfinite().all() and factor.inputs.isfinite().all()):
             raise ValueError(f"the Kronecker factors of {name!r} are not finite: the model overflows on these inputs")
     return found
+
+
+def _looks(model, names, inputs, targets, labels, draws, batch_size, ways=None):
+    """Batch by batch a reading and the weighted scores of its logits; an error at the end if these were probabilities all along."""
+    watch = NotProbabilities()
+    for places, reading in readings(model, names, inputs, batch_size, ways):
+        logits = reading.logits.detach()
+        watch.look(logits)
+        yield reading, weighted_scores(logits, labels, _at(targets, places), _at(draws, places))
+    watch.end()
 
 
 def _at(values, batch):

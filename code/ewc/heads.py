@@ -46,3 +46,10 @@ def all_outputs(model):
         yield
     finally:
         units.chosen = chosen
+
+
+def check_classes(who, logits):
+    """Refuse what is not one row of logits an example, for two classes or more."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        found = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{who} returns {found}; it must return logits (N, C), one row an example, of two classes or more")

@@ -4,18 +4,21 @@
 The penalty of Synaptic Intelligence is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how much of
 the loss's fall the weight earned on its way, by the distance that it went. The calls are those of `penalties.EWC`.
 
-This file needs torch, and beside it springs.py. From the book Weights that Remember.
+This file needs torch, and beside it springs.py and checks.py. From the book Weights that Remember.
 """
 
-import math
+import warnings
+import weakref
 
 import torch
 from torch import Tensor, nn
 
 if __package__:
     from . import springs
+    from .checks import checked_number, checked_state, named, trainable
 else:  # copied into a folder, without a package
     import springs
+    from checks import checked_number, checked_state, named, trainable
 
 
 class SynapticIntelligence:
@@ -31,9 +34,11 @@ class SynapticIntelligence:
     done: hooks on the parameters take each gradient as it arrives, less the part that came from `penalty`. A loop that adds
     the penalty's gradient itself may call `observe`; one whose gradients do not arrive at the model's own parameters in a
     backward pass of its own, or are scaled or averaged after it (mixed precision, several machines), has to.
+    A parameter that is added or thawed later is watched from the next call of `penalty`, `add_gradient` or `observe` on.
 
     Args:
-        model: the network; its parameters that require grad are watched and protected. A copy of it is not watched.
+        model: the network; its parameters that require grad are watched and protected. A copy of the model is not watched; a
+            copy of the guard watches the model that is copied with it.
         strength: λ ≥ 0.
         damping: ξ > 0, in the units of a squared weight; it bounds Ω where a weight has hardly moved.
 
@@ -44,18 +49,29 @@ class SynapticIntelligence:
     """
 
     def __init__(self, model: nn.Module, strength: float = 1.0, *, damping: float = 0.1):
-        if not (isinstance(damping, (int, float)) and math.isfinite(damping) and damping > 0):
-            raise ValueError(f"damping is {damping!r}; it must be a finite number above 0")
         self.model, self.strength = model, springs.checked_strength(strength)
-        self.damping = float(damping)
+        self.damping = checked_number("damping", damping, lambda value: value > 0, "a finite number above 0")
         self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         self._walks: dict[str, _Walk] = {}
+        self._begin()
+
+    def _begin(self):
         self._watched: dict[str, Tensor] = {}
         self._shares: dict[str, Tensor] = {}  # what of the gradient on its way is the penalty's
-        self._arriving: dict[
-            str, tuple[Tensor, bool]
-        ] = {}  # the rest of it, and whether it is the first since zero_grad
-        self._watch()
+        # The rest of it, whether it is the first since zero_grad, and the walk, which stands where the weight was at that time.
+        self._arriving: dict[str, tuple[Tensor, bool, _Walk]] = {}
+        self._handles: dict[str, tuple] = {}
+        weakref.finalize(self, _remove, self._handles).atexit = False
+        if hasattr(self.model, "_parameters"):  # a model that keeps its guard is not whole yet while both are copied
+            self._watch()
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name not in _OF_THE_HOOKS}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._terms, self._walks = list(self._terms), {name: walk.copy() for name, walk in self._walks.items()}
+        self._begin()
 
     def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
         """Turn the path since the last call into importance and take the present weights as θ*; the data are not looked at.
@@ -63,7 +79,17 @@ class SynapticIntelligence:
         Raises:
             ValueError: a path is not finite, because training was not; nothing has changed then.
         """
-        parameters = dict(self.model.named_parameters())
+        parameters = named(self.model)
+        unseen = [name for name, parameter in trainable(self.model).items() if name not in self._watched and parameter.grad is not None]
+        if unseen:
+            warnings.warn(
+                f"{unseen[0]!r} has learned unseen, and earns nothing: it was added or thawed after the last call of penalty, "
+                "add_gradient or observe, one of which has to be called in each step",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._watch()
+        springs.beside(parameters, [*self._terms, ({name: walk.start for name, walk in self._walks.items()}, {})])
         held, old = self._terms[0] if self._terms else ({}, {})
         anchor = springs.weights(self.model)
         importance = old | {name: old.get(name, torch.zeros_like(value)) for name, value in anchor.items()}
@@ -77,20 +103,29 @@ class SynapticIntelligence:
                 raise ValueError(f"the path of {name!r} is not finite: training has diverged")
         self._terms = [(held | anchor, importance)]
         self._walks = {}
-        self._watch()
 
     def penalty(self) -> Tensor:
         """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
-        self._watch()
+        self._watch(gradients=True)
         # Each parameter goes in through a view, where its share of the gradient can be told apart.
-        parts = {name: parameter.view_as(parameter) for name, parameter in self.model.named_parameters()}
+        parts = {name: parameter.view_as(parameter) for name, parameter in named(self.model).items()}
         for name, part in parts.items():
             if part.requires_grad:
                 part.register_hook(lambda gradient, name=name: self._of_the_penalty(name, gradient))
         return springs.quadratic(self.model, self.strength, self._terms, parts)
 
-    def add_gradient(self) -> None:
-        """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`; it is not taken for the task's."""
+    def add_gradient(self, scale: float = 1.0) -> None:
+        """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`; it is not taken for the task's.
+
+        Raises:
+            ValueError: the gradients are scaled; what was seen of them would be too large by as much.
+        """
+        if springs.checked_scale(scale) != 1:
+            raise ValueError(
+                f"scale is {scale!r}; it must be 1 here, where the gradients themselves count: call scaler.unscale_(optimizer), then "
+                "observe(), then add_gradient()"
+            )
+        self._watch(gradients=True)
         springs.add_gradient(self.model, self.strength, self._terms)
 
     @torch.no_grad()
@@ -101,9 +136,9 @@ class SynapticIntelligence:
         in the place of what the hooks took in this step. A parameter without a gradient has none.
         """
         self._watch()
-        for name, parameter in springs.trainable(self.model).items():
+        for name, parameter in trainable(self.model).items():
             if parameter.grad is not None:
-                self._take(name, parameter, parameter.grad, first=True)
+                self._take(name, parameter)
             elif name in self._walks:
                 self._walks[name].settle(parameter)
                 self._walks[name].gradient = None
@@ -114,22 +149,23 @@ class SynapticIntelligence:
 
     def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(θ*, λ Ω), as `EWC.parabola`."""
-        return springs.parabola(self.strength, self._terms)
+        return springs.parabola(self.strength, springs.beside(named(self.model), self._terms))
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Tensor]:
         """As `EWC.state_dict`, and with it the path of a task that is being learned."""
-        walks = {}
+        walks, parameters = {}, named(self.model)
         for name, walk in self._walks.items():
-            walk.settle(self.model.get_parameter(name))
-            walks |= {f"walk/{kind}/{name}": value for kind, value in vars(walk).items() if value is not None}
+            if name in parameters and parameters[name].shape == walk.start.shape:
+                walk.settle(parameters[name])
+            walks |= {f"walk/{kind}/{name}": value.contiguous() for kind, value in vars(walk).items() if value is not None}
         return springs.state_of(self._terms) | walks
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """As `EWC.load_state_dict`; the model should have the weights of when the state was taken."""
-        parameters = dict(self.model.named_parameters())
+        parameters = named(self.model)
         walks: dict[str, dict[str, Tensor]] = {}
-        for key, value in springs.checked_state(state).items():
+        for key, value in checked_state(state).items():
             head, kind, name = [*key.split("/", 2), "", ""][:3]
             if head == "walk":
                 known = kind in ("start", "before", "path", "gradient")
@@ -142,39 +178,77 @@ class SynapticIntelligence:
         self._terms = springs.one_term({key: value for key, value in state.items() if not key.startswith("walk/")}, self.model)
         self._walks = {name: _Walk(**parts) for name, parts in walks.items()}
 
-    def _watch(self):
-        """Hooks on the parameters that have none: all at the start, later what was added or thawed."""
-        for name, parameter in springs.trainable(self.model).items():
-            if self._watched.get(name) is not parameter:
+    def _watch(self, gradients=False):
+        """Hooks on the parameters that have none: all at the start, later what was added or thawed.
+
+        gradients: whether to take what has arrived at such a parameter already, which no hook has seen.
+        """
+        me = weakref.ref(self)  # the hooks must not keep a guard that nobody else keeps
+        for name, parameter in trainable(self.model).items():
+            known = self._watched.get(name)
+            if known is not parameter:
+                if known is not None:  # another parameter has taken the place
+                    self._walks.pop(name, None)
+                    _remove({name: self._handles[name]})
                 self._watched[name] = parameter
-                self._walks.pop(name, None)
-                parameter.register_hook(lambda gradient, name=name: self._on_its_way(name, gradient))
-                parameter.register_post_accumulate_grad_hook(
-                    lambda parameter, name=name: self._arrived(name, parameter)
+                self._handles[name] = (
+                    parameter.register_hook(lambda gradient, name=name: _call(me, "_on_its_way", name, gradient)),
+                    parameter.register_post_accumulate_grad_hook(lambda _, name=name: _call(me, "_arrived", name)),
                 )
+                if gradients and parameter.grad is not None:
+                    self._take(name, parameter)
 
     # In a backward pass these three are called in this order; in torch.autograd.grad the last is not.
 
     def _of_the_penalty(self, name, gradient):
         self._shares[name] = self._shares.get(name, 0) + gradient.detach()
 
+    @torch.no_grad()
     def _on_its_way(self, name, gradient):
         parameter, share = self._watched[name], self._shares.pop(name, None)
-        alone = gradient.detach().clone(memory_format=torch.contiguous_format)
+        alone = _dense(gradient).clone(memory_format=torch.contiguous_format)
         if share is not None:
             alone -= share
+        # The step may be taken before the last of the three is called, by a hook of an optimiser's.
+        walk = self._walks.get(name) or _Walk.begin(parameter)
+        walk.settle(parameter)
         # A gradient of zeros stands for none: zero_grad may leave either.
-        self._arriving[name] = alone, parameter.grad is None or not parameter.grad.any()
+        first = parameter.grad is None or not _dense(parameter.grad).any()
+        self._arriving[name] = alone, first, walk
 
     @torch.no_grad()
-    def _arrived(self, name, parameter):
-        gradient, first = self._arriving.pop(name)
-        self._take(name, parameter, gradient, first)
+    def _arrived(self, name):
+        if name in self._arriving:
+            gradient, first, walk = self._arriving.pop(name)
+            walk.take(gradient, first)
+            self._walks[name] = walk
 
-    def _take(self, name, parameter, gradient, first):
+    @torch.no_grad()
+    def _take(self, name, parameter):
+        """What is in ``.grad`` is the gradient of the coming step."""
         if name not in self._walks:
             self._walks[name] = _Walk.begin(parameter)
-        self._walks[name].take(gradient, parameter, first)
+        self._walks[name].settle(parameter)
+        self._walks[name].take(parameter.grad, first=True)
+
+
+_OF_THE_HOOKS = ("_watched", "_shares", "_arriving", "_handles")
+
+
+def _call(reference, method, *arguments):
+    guard = reference()
+    if guard is not None:
+        getattr(guard, method)(*arguments)
+
+
+def _remove(handles):
+    for handle in (handle for both in handles.values() for handle in both):
+        handle.remove()
+
+
+def _dense(gradient):
+    """A gradient as it is, written out where it is sparse."""
+    return gradient.detach() if gradient.layout == torch.strided else gradient.detach().to_dense()
 
 
 class _Walk:
@@ -190,19 +264,29 @@ class _Walk:
             parameter.detach().clone(), parameter.detach().clone(), torch.zeros_like(parameter, dtype=wide).detach()
         )
 
+    def copy(self):
+        return _Walk(**{name: None if value is None else value.clone() for name, value in vars(self).items()})
+
     @torch.no_grad()
     def settle(self, now):
         """Count the step since the last gradient: ω −= g Δθ. Without a step nothing is counted, so it may be called often."""
+        if now.device != self.path.device or now.dtype != self.before.dtype:
+            self._move(now)
         if self.gradient is not None:
             self.path.addcmul_(self.gradient, self.before.sub_(now))  # in place: memory that is at hand is fast
         self.before.copy_(now)
 
-    def take(self, gradient, now, first):
+    def take(self, gradient, first):
         """The gradient of the coming step, or, where it is gathered in several backward passes, a further part of it."""
-        self.settle(now)
         if self.gradient is None:
-            self.gradient = gradient.detach().clone(memory_format=torch.contiguous_format)
+            self.gradient = _dense(gradient).clone(memory_format=torch.contiguous_format)
         elif first:
-            self.gradient.copy_(gradient)
+            self.gradient.copy_(_dense(gradient))
         else:
             self.gradient += gradient
+
+    def _move(self, now):
+        """To where the parameter is now, and into its type."""
+        self.start, self.before = self.start.to(now), self.before.to(now)
+        self.path = self.path.to(now.device, torch.promote_types(now.dtype, torch.float32))
+        self.gradient = None if self.gradient is None else self.gradient.to(now)

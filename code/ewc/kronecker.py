@@ -8,22 +8,23 @@ matrices (`fisher.kronecker_fisher`). With Δ = [W | b] − [W | b]*, a matrix w
 
 and no block is ever written out. The calls are those of `penalties.EWC`.
 
-This file needs torch, and beside it springs.py, and fisher.py with what that needs. From the book Weights that Remember.
+This file needs torch, and beside it springs.py, checks.py, and fisher.py with what that needs. From the book Weights that Remember.
 """
 
-import math
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 if __package__:
     from . import springs
+    from .checks import checked_number, checked_share, checked_state, named, plainly_named, unwrapped
     from .factors import Blocks, smallest_and_largest
     from .fisher import kronecker_fisher
 else:  # copied into a folder, without a package
     import springs
+    from checks import checked_number, checked_share, checked_state, named, plainly_named, unwrapped
     from factors import Blocks, smallest_and_largest
     from fisher import kronecker_fisher
 
@@ -67,25 +68,26 @@ class KroneckerEWC:
         factors: Factors = "kept",
         max_examples: int | None = None,
     ):
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay is {decay!r}; it must be above 0 and at most 1")
         if factors not in FACTORS:
             raise ValueError(f"factors is {factors!r}; it may be one of {', '.join(map(repr, FACTORS))}")
         self.model, self.strength = model, springs.checked_strength(strength)
-        self.decay, self.factors = decay, factors
+        self.decay, self.factors = checked_share("decay", decay), factors
         self.max_examples = springs.checked_most(max_examples)
         self._anchor: dict[str, Tensor] = {}
         self._blocks: dict[str, Blocks] = {}
 
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """Take the present weights as θ* and their Kronecker factors on `inputs`. Call it when the task has been learned.
+        """Take the present weights as θ* and their Kronecker factors on `inputs`. Call it once, when the task has been learned.
 
         Raises:
-            ValueError: as `fisher.kronecker_fisher`, or a layer is frozen in part; nothing has changed then.
+            ValueError: as `fisher.kronecker_fisher` and `penalties.EWC.consolidate`, or a layer is frozen in part; nothing has
+                changed then.
         """
-        _check_whole(self.model)
+        model = unwrapped(self.model)
+        _check_whole(model)
         inputs, targets = springs.spread(self.max_examples, inputs, targets)
-        found = kronecker_fisher(self.model, inputs, targets)
+        springs.check_moved(model, [(self._held(), {})] if self._anchor else [])
+        found = plainly_named(kronecker_fisher(model, inputs, targets))
         blocks = {name: old.faded(self.decay) for name, old in self._blocks.items()}
         for name, (b, a, _) in found.items():
             blocks[name] = blocks[name].joined(b, a, self.factors) if name in blocks else Blocks(b[None], a[None])
@@ -94,23 +96,20 @@ class KroneckerEWC:
 
     def penalty(self) -> Tensor:
         """λ/2 Σ_layers ⟨Δ, Σ_tasks B Δ A⟩ at the present weights: a scalar, exactly 0 before the first task."""
-        parameters = dict(self.model.named_parameters())
-        if not self._anchor:
-            return torch.zeros((), device=next(iter(parameters.values())).device)
-        return _Kronecker.apply(self.strength, self._pulls, self._anchor, *(parameters[name] for name in self._anchor))
+        parameters, anchor = named(self.model), self._held()
+        if not anchor:
+            return springs.nothing(parameters)
+        pulls = partial(_by_layer, unwrapped(self.model), self._blocks, Blocks.times)
+        return _Kronecker.apply(self.strength, pulls, anchor, *(parameters[name] for name in anchor))
 
     @torch.no_grad()
-    def add_gradient(self) -> None:
+    def add_gradient(self, scale: float = 1.0) -> None:
         """Add λ Σ_tasks B Δ A to the parameters' ``.grad``, as `EWC.add_gradient`."""
-        parameters = dict(self.model.named_parameters())
-        pulls = self._pulls({name: parameters[name] - anchor for name, anchor in self._anchor.items()})
-        for name, pull in pulls.items():
-            parameter = parameters[name]
-            if not parameter.requires_grad:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.add_(pull.to(parameter.dtype), alpha=self.strength)
+        factor, parameters = self.strength * springs.checked_scale(scale), named(self.model)
+        distances = {name: parameters[name] - anchor for name, anchor in self._held().items()}
+        for name, pull in _by_layer(unwrapped(self.model), self._blocks, Blocks.times, distances).items():
+            if parameters[name].requires_grad:
+                springs.gradient_of(parameters[name]).add_(pull.to(parameters[name].dtype), alpha=factor)
 
     @torch.no_grad()
     def proximal_step(self, step_size: float) -> None:
@@ -127,14 +126,15 @@ class KroneckerEWC:
             ValueError: step_size is not a finite number of at least 0, or a layer keeps the factors of several tasks, which
                 have no eigenvectors in common.
         """
-        if not (isinstance(step_size, (int, float)) and math.isfinite(step_size) and step_size >= 0):
-            raise ValueError(f"step_size is {step_size!r}; it must be a finite number of at least 0")
-        parameters = dict(self.model.named_parameters())
-        distances = {name: parameters[name] - anchor for name, anchor in self._anchor.items()}
-        left = self._by_layer(distances, lambda blocks, delta: blocks.shrunk(delta, step_size * self.strength))
+        stiffness = self.strength * checked_number("step_size", step_size, lambda value: value >= 0, "a finite number of at least 0")
+        parameters, anchor = named(self.model), self._held()
+        distances = {name: parameters[name] - value for name, value in anchor.items()}
+        left = _by_layer(
+            unwrapped(self.model), self._blocks, lambda blocks, delta: blocks.shrunk(delta, stiffness), distances
+        )
         for name, distance in left.items():
             if parameters[name].requires_grad:
-                parameters[name].copy_(self._anchor[name] + distance)
+                parameters[name].copy_(anchor[name] + distance)
 
     def largest_curvature(self) -> float:
         """λ max over layers of Σ_tasks (largest eigenvalue of B) · (that of A): no second derivative of the penalty is above it.
@@ -148,7 +148,7 @@ class KroneckerEWC:
         state = {f"anchor/{name}": value for name, value in self._anchor.items()}
         for name, blocks in self._blocks.items():
             state |= {f"outputs/{name}": blocks.b, f"inputs/{name}": blocks.a}
-        return state
+        return {key: value.contiguous() for key, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave.
@@ -156,9 +156,9 @@ class KroneckerEWC:
         Raises:
             ValueError: the state belongs to another model, or has the factors of several tasks where this penalty adds them.
         """
-        parameters = dict(self.model.named_parameters())
+        parameters, modules = named(self.model), plainly_named(dict(unwrapped(self.model).named_modules()))
         anchor, factors = {}, {}
-        for key, value in springs.checked_state(state).items():
+        for key, value in checked_state(state).items():
             kind, _, name = key.partition("/")
             if kind in ("outputs", "inputs"):
                 factors[kind, name] = value
@@ -166,10 +166,12 @@ class KroneckerEWC:
                 anchor[name] = springs.fitting(key, value, name, parameters.get(name) if kind == "anchor" else None)
         blocks = {}
         for owner in dict.fromkeys(name.rpartition(".")[0] for name in anchor):
-            layer = self.model.get_submodule(owner)
+            layer = modules[owner]
             for name, _ in layer.named_parameters(owner, recurse=False):
                 if name not in anchor:
                     raise ValueError(f"state is incomplete: it lacks the anchor of {name!r}")
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
+                raise ValueError(f"state is for another model: {owner!r} is {type(layer).__name__} and has no Kronecker factors")
             m, k = layer.weight[: len(layer.weight) // getattr(layer, "groups", 1)].flatten(1).shape
             for name in _groups(layer, owner):
                 b, a = (factors.pop((kind, name), None) for kind in ("outputs", "inputs"))
@@ -187,8 +189,8 @@ class KroneckerEWC:
                 f"they must be (tasks, {m}, {m}) and (tasks, {k}, {k})"
             )
         for side in (b, a):
-            if not (side.is_floating_point() and side.isfinite().all()):
-                raise ValueError(f"state holds a value that is not finite, or no floating-point number, in the factors of {name!r}")
+            if not side.is_floating_point():
+                raise ValueError(f"state has {side.dtype} in the factors of {name!r}; they must be floating-point numbers")
             # Each is a mean of squares, ddᵀ: its eigenvalues are not negative, but for rounding.
             lowest, highest = smallest_and_largest(side)
             if (side - side.mT).abs().max() > 1e-4 * highest.abs().max() or (lowest < -1e-4 * highest.abs()).any():
@@ -199,25 +201,32 @@ class KroneckerEWC:
             )
         return Blocks(*(side.detach().to(device, copy=True) for side in (b, a)))
 
-    def _pulls(self, distances):
-        """Σ_tasks B Δ A for each parameter, from its θ − θ*."""
-        return self._by_layer(distances, Blocks.times)
+    def _held(self):
+        """θ* beside the parameters, wherever they are now, and with it the factors; an error where one is gone or has another shape."""
+        parameters = named(self.model)
+        springs.beside(parameters, [(self._anchor, {})])
+        for name, blocks in self._blocks.items():
+            device = next(value.device for key, value in self._anchor.items() if key.rpartition(".")[0] == name.partition("[")[0])
+            if blocks.b.device != device:
+                self._blocks[name] = Blocks(*(side.to(device) for side in (blocks.b, blocks.a, blocks.steepest)))
+        return self._anchor
 
-    def _by_layer(self, distances, change):
-        """What `change` makes of each layer's blocks and Δ, for each parameter, from its θ − θ*."""
-        changed = {}
-        for owner in dict.fromkeys(name.rpartition(".")[0] for name in distances):
-            prefix = f"{owner}." if owner else ""
-            weight, bias = distances[f"{prefix}weight"], distances.get(f"{prefix}bias")
-            names = _groups(self.model.get_submodule(owner), owner)
-            delta = weight.flatten(1) if bias is None else torch.cat([weight.flatten(1), bias[:, None]], 1)
-            parts = delta.chunk(len(names))
-            whole = torch.cat([change(self._blocks[name], part) for name, part in zip(names, parts, strict=True)])
-            inputs = weight[0].numel()
-            changed[f"{prefix}weight"] = whole[:, :inputs].reshape(weight.shape)
-            if bias is not None:
-                changed[f"{prefix}bias"] = whole[:, inputs]
-        return changed
+
+def _by_layer(model, blocks, change, distances):
+    """What `change` makes of each layer's blocks and Δ, for each parameter, from its θ − θ*."""
+    changed, modules = {}, plainly_named(dict(model.named_modules()))
+    for owner in dict.fromkeys(name.rpartition(".")[0] for name in distances):
+        prefix = f"{owner}." if owner else ""
+        weight, bias = distances[f"{prefix}weight"], distances.get(f"{prefix}bias")
+        names = _groups(modules[owner], owner)
+        delta = weight.flatten(1) if bias is None else torch.cat([weight.flatten(1), bias[:, None]], 1)
+        parts = delta.chunk(len(names))
+        whole = torch.cat([change(blocks[name], part) for name, part in zip(names, parts, strict=True)])
+        inputs = weight[0].numel()
+        changed[f"{prefix}weight"] = whole[:, :inputs].reshape(weight.shape)
+        if bias is not None:
+            changed[f"{prefix}bias"] = whole[:, inputs]
+    return changed
 
 
 class _Kronecker(torch.autograd.Function):
@@ -225,20 +234,25 @@ class _Kronecker(torch.autograd.Function):
 
     @staticmethod
     def forward(context, strength, pulls_of, anchors, *parameters):
-        distances = {
-            name: parameter - anchor for (name, anchor), parameter in zip(anchors.items(), parameters, strict=True)
-        }
+        distances = _distances(anchors, parameters)
         pulls = pulls_of(distances)
         total = sum(
             torch.dot(pulls[name].flatten(), value.flatten().to(pulls[name].dtype)) for name, value in distances.items()
         )
-        context.strength, context.pulls = strength, [pulls[name] for name in anchors]
+        context.save_for_backward(*parameters)
+        context.strength, context.pulls, context.pulls_of, context.anchors = strength, pulls, pulls_of, anchors
         return strength / 2 * total
 
     @staticmethod
-    @once_differentiable
     def backward(context, gradient):
-        return None, None, None, *(context.strength * gradient * pull for pull in context.pulls)
+        pulls = context.pulls
+        if torch.is_grad_enabled():  # it is to be differentiated again, as in `springs`
+            pulls = context.pulls_of(_distances(context.anchors, context.saved_tensors))
+        return None, None, None, *(context.strength * gradient * pulls[name] for name in context.anchors)
+
+
+def _distances(anchors, parameters):
+    return {name: parameter - anchor for (name, anchor), parameter in zip(anchors.items(), parameters, strict=True)}
 
 
 def _groups(layer, name):

@@ -12,6 +12,7 @@ This file needs torch and nothing else. From the book Weights that Remember.
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -41,8 +42,8 @@ class Kronecker:
         factors = [tuple(factor) for factor in factors]
         if not factors:
             raise ValueError("factors is empty; it must hold at least one triple (B, A, places)")
-        for name, value, fits in (("examples", examples, examples > 0), ("prior", prior, prior >= 0)):
-            if not fits or not math.isfinite(value):
+        for name, value in (("examples", examples), ("prior", prior)):
+            if not (isinstance(value, Real) and math.isfinite(value) and value >= 0) or (value == 0 and name == "examples"):
                 raise ValueError(
                     f"{name} is {value!r}; it must be finite and {'above' if name == 'examples' else 'at least'} 0"
                 )
@@ -138,10 +139,10 @@ class LaplacePosterior:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, shape (n, P): θ̂ + L⁻ᵀε for standard normal ε, whose covariance is (LLᵀ)⁻¹ = Λ⁻¹; or θ̂ + Λ^(−½)ε."""
-        if n < 1:
-            raise ValueError(f"n is {n!r}; it must be at least 1")
+        if not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n is {n!r}; it must be a whole number of at least 1")
         device = self.mean.device if generator is None else generator.device
-        noise = torch.randn(n, len(self.mean), generator=generator, dtype=self.mean.dtype, device=device).to(self.mean.device)
+        noise = torch.randn(int(n), len(self.mean), generator=generator, dtype=self.mean.dtype, device=device).to(self.mean.device)
         if self._root is None:
             return self.mean + self.precision.power_times(noise, -0.5)
         if self._root.ndim == 1:
@@ -177,6 +178,8 @@ def laplace_approximation(
     Raises:
         ValueError: no mode was reached, or the curvature there is not that of a peak.
     """
+    if not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"steps is {steps!r}; it must be a whole number of at least 1")
     theta = start.detach().clone()
     for _ in range(steps):
         slope, curvature = grad(log_joint)(theta), -hessian(log_joint)(theta)

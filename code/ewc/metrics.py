@@ -18,22 +18,27 @@ from torch import Tensor
 class AccuracyMatrix:
     """Accuracies of a sequence of T tasks: ``values[i, j]`` in [0, 1] is the accuracy on task j after task i, shape (T, T).
 
-    NaN says that a task was not tested. It may stand where j > i + 1, which no metric reads.
+    NaN or None says that a task was not tested. It may stand above the diagonal, for tasks that were not learned yet; only
+    `forward_transfer` reads there. Rows may end where what was tested ends: ``[[.9], [.7, .8]]``.
 
     Raises:
-        ValueError: values is not square, or holds a number outside [0, 1].
+        ValueError: values is not square, holds a number outside [0, 1], or lacks one on or below the diagonal.
     """
 
     def __init__(self, values):
-        values = torch.as_tensor(values, dtype=torch.float64)
+        values = _square(values)
         if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) == 0:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; it must be square, a row and a column for each task"
             )
-        untested = values.isnan().triu(2)
-        if not (untested | ((values >= 0) & (values <= 1))).all():
-            raise ValueError(f"values must lie between 0 and 1; they run from {values.min():.3g} to {values.max():.3g}")
-        self.values = values
+        missing = values.isnan().tril().nonzero()
+        if len(missing):
+            learned, task = missing[0].tolist()
+            raise ValueError(f"values has no accuracy on task {task} after task {learned}: [{learned}, {task}] must lie between 0 and 1")
+        known = values[~values.isnan()]
+        if not ((known >= 0) & (known <= 1 + _ROUNDING)).all():
+            raise ValueError(f"values must lie between 0 and 1; they run from {known.min():.3g} to {known.max():.3g}")
+        self.values = values.clamp(max=1)
 
     def average(self) -> float:
         """ACC: the mean accuracy over all tasks, after the last one."""
@@ -52,6 +57,11 @@ class AccuracyMatrix:
             raise ValueError(
                 f"baseline has shape {tuple(baseline.shape)}; it must be ({len(self.values)},), one accuracy a task"
             )
+        if self.values.diagonal(1).isnan().any():
+            task = int(self.values.diagonal(1).isnan().nonzero()[0]) + 1
+            raise ValueError(f"task {task} was not tested before it was learned: values[{task - 1}, {task}] is not known")
+        if not baseline.isfinite().all():
+            raise ValueError(f"baseline is {baseline.tolist()}; it must hold accuracies between 0 and 1")
         return (self.values.diagonal(1) - baseline[1:]).mean().item()
 
     def forgetting(self) -> float:
@@ -63,6 +73,20 @@ class AccuracyMatrix:
     def _need_two(self, what):
         if len(self.values) < 2:
             raise ValueError(f"{what} compares tasks; values has only one")
+
+
+_ROUNDING = 1e-6  # a mean in float32 may lie just above 1
+
+
+def _square(values):
+    """The values as a tensor, rows that end early filled up with NaN."""
+    if not isinstance(values, list | tuple):
+        return torch.as_tensor(values).detach().to("cpu", torch.float64)
+    rows = [[torch.nan if value is None else value for value in row] if isinstance(row, list | tuple) else row for row in values]
+    rows = [torch.as_tensor(row, dtype=torch.float64) for row in rows]
+    if rows and all(row.ndim == 1 and len(row) <= len(rows) for row in rows):
+        rows = [torch.nn.functional.pad(row, (0, len(rows) - len(row)), value=torch.nan) for row in rows]
+    return torch.stack(rows) if rows and len({row.shape for row in rows}) == 1 else torch.empty(len(rows), 0)
 
 
 def fisher_overlap(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:

@@ -8,6 +8,8 @@ matter, because they read an input that is 0 in all examples, are left alone by 
 This file needs torch and nothing else. From the book Weights that Remember.
 """
 
+import math
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -32,16 +34,19 @@ def scales(
         used: which weights are in use, (P,) of booleans; all unless given.
 
     Raises:
-        ValueError: the kind is none of `KINDS`, or a number is out of its range.
+        ValueError: the kind is none of `KINDS`, a number is out of its range, or fisher and used are no vectors of one length.
 
     Source: Kirkpatrick et al., PNAS 114(13) 3521, 2017, Figure 3C; there the null space is taken without a threshold being given.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it may be one of {', '.join(map(repr, KINDS))}")
-    if not damping > 0:
-        raise ValueError(f"damping is {damping!r}; it must be above 0")
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share!r}; it must be above 0 and at most 1")
+    for name, value, most in (("damping", damping, math.inf), ("share", share, 1)):
+        if not (isinstance(value, Real) and 0 < value <= most):
+            raise ValueError(f"{name} is {value!r}; it must be above 0{'' if most == math.inf else ' and at most 1'}")
+    if fisher.ndim != 1 or not ((fisher >= 0) & fisher.isfinite()).all():
+        raise ValueError(f"fisher has shape {tuple(fisher.shape)}; it must be a vector (P,) of finite numbers of at least 0")
+    if used is not None and (used.shape != fisher.shape or used.dtype != torch.bool):
+        raise ValueError(f"used is {used.dtype} of shape {tuple(used.shape)}; it must be {tuple(fisher.shape)} of booleans, as fisher")
     used = torch.ones_like(fisher, dtype=torch.bool) if used is None else used
     if kind == "uniform":
         return used.to(fisher.dtype)
@@ -61,16 +66,37 @@ def direction(scale: Tensor, generator: torch.Generator | None = None) -> Tensor
 
 
 def in_use(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Which weights of an `mlp` can matter for these inputs: all but those of the first layer that read what is always 0."""
+    """Which weights of an `mlp` can matter for these inputs: all but those of the first layer that read what is always 0.
+
+    Returns:
+        (P,) of booleans, for the weights that require grad, as the Fisher information has them.
+
+    Raises:
+        ValueError: the first layer with weights is not a linear one that reads each input once.
+    """
     alive = (inputs.flatten(1) != 0).any(0)
-    marks = [torch.ones_like(parameter, dtype=torch.bool) for parameter in model.parameters()]
-    marks[0] = marks[0] & alive
-    return torch.cat([mark.flatten() for mark in marks])
+    first = next((module for module in model.modules() if next(module.parameters(recurse=False), None) is not None), model)
+    if not isinstance(first, nn.Linear) or first.in_features != len(alive):
+        raise ValueError(
+            f"model begins with {first} and inputs have {len(alive)} features; the first layer must be nn.Linear on all of them: "
+            "leave `used` out for another network"
+        )
+    marks = {name: torch.ones_like(value, dtype=torch.bool) for name, value in _weights(model).items()}
+    for name, parameter in model.named_parameters():
+        if parameter is first.weight and name in marks:
+            marks[name] &= alive
+    return torch.cat([mark.flatten() for mark in marks.values()])
 
 
 @torch.no_grad()
 def turned(model: nn.Module, inputs: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits z and Jd, both (N, C): how fast the logits change when the weights set out along the step d, (P,)."""
+    """The logits z and Jd, both (N, C): how fast the logits change when the weights set out along the step d, (P,).
+
+    P counts the weights that require grad, as in the Fisher information; frozen ones stay.
+
+    Raises:
+        ValueError: the step is not one number a weight.
+    """
     weights = _weights(model)
     moves = dict(zip(weights, _pieces(model, step), strict=True))
     return jvp(lambda values: functional_call(model, values, (inputs,)), (weights,), (moves,))
@@ -110,9 +136,12 @@ def cost_of_a_shift(probability: Tensor, shift: float | Tensor) -> Tensor:
 
 
 def _weights(model):
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _pieces(model, step):
-    shapes = [parameter.shape for parameter in model.parameters()]
-    return [piece.view(shape) for piece, shape in zip(step.split([shape.numel() for shape in shapes]), shapes, strict=True)]
+    weights = _weights(model).values()
+    count = sum(weight.numel() for weight in weights)
+    if step.shape != (count,):
+        raise ValueError(f"step has shape {tuple(step.shape)}; it must be ({count},), a number for each weight that requires grad")
+    return [piece.view(weight.shape) for piece, weight in zip(step.split([weight.numel() for weight in weights]), weights, strict=True)]

@@ -25,9 +25,13 @@ class Passes:
         layers: (name, module) of one of the networks, as `plain_layers` gives them.
         values: the weights of all, (M, …), by name.
         gradients: where ∂L/∂θ of each network's own loss is put, by the same names.
+        momentum: μ, so that v ← μ v + ∂L/∂θ is put there instead, v being what was there before, zeros at first. Descent with
+            momentum is then a plain step along v. Without it an optimiser keeps v beside the gradient, and a network whose weights,
+            gradients and v do not fit into the processor's cache waits for its memory in every step.
     """
 
-    def __init__(self, layers, values: dict[str, Tensor], gradients: dict[str, Tensor]):
+    def __init__(self, layers, values: dict[str, Tensor], gradients: dict[str, Tensor], momentum: float = 0.0):
+        self.momentum = momentum
         self.rooms: dict[int, _Room] = {}
         # One network needs no products of stacks, which cost more than its matrices' own.
         self.alone = all(len(value) == 1 for value in values.values())
@@ -61,8 +65,12 @@ class Passes:
             layer, slope, turned = self.layers[place], room.slopes[place], room.turned[place]
             if layer.bent:  # δ where z > 0, else 0: the kernel of ReLU's own backward pass, which needs no mask
                 torch.ops.aten.threshold_backward.grad_input(slope, passed[place + 1], 0, grad_input=slope)
-            self.product(turned, passed[place], out=layer.of_weight)
-            self.product(room.ones, slope, out=layer.of_bias)
+            if self.momentum:
+                self.affine(layer.of_weight, turned, passed[place], beta=self.momentum, out=layer.of_weight)
+                self.affine(layer.of_bias, room.ones, slope, beta=self.momentum, out=layer.of_bias)
+            else:
+                self.product(turned, passed[place], out=layer.of_weight)
+                self.product(room.ones, slope, out=layer.of_bias)
             if place:
                 self.product(slope, layer.weight, out=room.slopes[place - 1])
         return passed[-1][None] if self.alone else passed[-1]
@@ -117,7 +125,7 @@ class _Room(NamedTuple):
     minus: Tensor  # (C, C), in row y the −e_y / B
 
 
-def passes_of(model: nn.Module) -> Passes | None:
+def passes_of(model: nn.Module, momentum: float = 0.0) -> Passes | None:
     """The passes of one network, whose gradients are put into its parameters' ``.grad``; None where it is not plain.
 
     A hook on a parameter waits for autograd's gradient, which would not come.
@@ -130,7 +138,7 @@ def passes_of(model: nn.Module) -> Passes | None:
         gradients[name] = torch.zeros_like(parameter, requires_grad=False)[None]
         parameter.grad = gradients[name][0]
     values = {name: parameter.detach()[None] for name, parameter in model.named_parameters()}
-    return Passes(layers, values, gradients)
+    return Passes(layers, values, gradients, momentum)
 
 
 def plain_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:

@@ -14,7 +14,10 @@ Every penalty has the same three calls: `consolidate` when a task has been learn
         ...  loss = cross_entropy(model(x), y) + ewc.penalty()  ...
         ewc.consolidate(inputs)
 
-This file needs torch, and beside it springs.py, and fisher.py with what that needs. From the book Weights that Remember.
+A parameter that was renamed, removed or given another shape since is refused by name; one that moved to another device or type
+takes its anchor along. The penalty can be differentiated as often as a polynomial.
+
+This file needs torch, and beside it springs.py, checks.py, and fisher.py with what that needs. From the book Weights that Remember.
 """
 
 from typing import Literal, get_args
@@ -24,10 +27,12 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
+    from .checks import checked_share, named, plainly_named, unwrapped
     from .fisher import diagonal_fisher
     from .scores import LABELS, Labels
 else:  # copied into a folder, without a package
     import springs
+    from checks import checked_share, named, plainly_named, unwrapped
     from fisher import diagonal_fisher
     from scores import LABELS, Labels
 
@@ -65,23 +70,23 @@ class EWC:
     ):
         if anchors not in ANCHORS:
             raise ValueError(f"anchors is {anchors!r}; it may be one of {', '.join(map(repr, ANCHORS))}")
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay is {decay!r}; it must be above 0 and at most 1")
         if labels not in LABELS:
             raise ValueError(f"labels is {labels!r}; it may be one of {', '.join(map(repr, LABELS))}")
         self.model, self.strength = model, springs.checked_strength(strength)
-        self.anchors, self.decay, self.labels = anchors, decay, labels
+        self.anchors, self.decay, self.labels = anchors, checked_share("decay", decay), labels
         self.max_examples = springs.checked_most(max_examples)
         self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (θ*, F), one a task, or one in all
 
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """Take the present weights as θ* and their Fisher information on `inputs`. Call it when the task has been learned.
+        """Take the present weights as θ* and their Fisher information on `inputs`. Call it once, when the task has been learned.
 
         Raises:
-            ValueError: as `fisher.diagonal_fisher`; nothing has changed then.
+            ValueError: as `fisher.diagonal_fisher`; or the weights are still those of the last call, which was about the same
+                task then; nothing has changed in either case.
         """
         inputs, targets = springs.spread(self.max_examples, inputs, targets)
-        fisher = diagonal_fisher(self.model, inputs, targets, labels=self.labels)
+        springs.check_moved(self.model, self._terms)
+        fisher = plainly_named(diagonal_fisher(unwrapped(self.model), inputs, targets, labels=self.labels))
         faded = [(anchor, {name: self.decay * value for name, value in old.items()}) for anchor, old in self._terms]
         anchor = springs.weights(self.model)
         if self.anchors == "merged":
@@ -95,15 +100,25 @@ class EWC:
         """λ/2 Σ_tasks Σᵢ Fᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
         return springs.quadratic(self.model, self.strength, self._terms)
 
-    def add_gradient(self) -> None:
+    def add_gradient(self, scale: float = 1.0) -> None:
         """Add λ Σ_tasks Fᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``: all that descent needs of the penalty, without its value.
 
         In the place of ``penalty()``, after ``loss.backward()``, as an optimiser adds weight decay. It costs less than half.
+        Where processes share out the examples (DistributedDataParallel), each has a Fisher of its own, and only gradients that
+        come from the loss are averaged: take ``penalty()`` there, or average the states and load them.
+
+        Args:
+            scale: what the loss was multiplied by, where the gradient is still multiplied by it: ``scaler.get_scale()`` between
+                ``scaler.scale(loss).backward()`` and ``scaler.step``, unless ``scaler.unscale_`` came between.
         """
-        springs.add_gradient(self.model, self.strength, self._terms)
+        springs.add_gradient(self.model, self.strength, self._terms, scale)
 
     def largest_curvature(self) -> float:
-        """λ maxᵢ Σ_tasks Fᵢ, the steepest second derivative of the penalty: explicit steps of more than 2 over it diverge."""
+        """λ maxᵢ Σ_tasks Fᵢ, the steepest second derivative of the penalty.
+
+        Plain steps of more than 2 over it run away, with momentum μ of more than 2 (1 + μ) over it. The penalty does not know
+        your step: look before you train. `steps.Proximal` and `steps.Capped` take what is stiffer.
+        """
         return springs.largest_curvature(self.strength, self._terms)
 
     def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -115,7 +130,7 @@ class EWC:
             (minimum, curvature), each one tensor a parameter; empty before the first task. Where the curvature is 0, the
             minimum is the latest anchor.
         """
-        return springs.parabola(self.strength, self._terms)
+        return springs.parabola(self.strength, springs.beside(named(self.model), self._terms))
 
     def state_dict(self) -> dict[str, Tensor]:
         """θ* and F of every term, as a flat dictionary of tensors that safetensors and torch.save both take."""
@@ -144,16 +159,18 @@ class L2:
 
     def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
         """Take the present weights as θ*; the data are not looked at."""
-        anchor = springs.weights(self.model)
+        terms = springs.beside(named(self.model), self._terms)
+        known = {name: value for held, _ in terms for name, value in held.items()}  # what is frozen now stays where it was
+        anchor = known | springs.weights(self.model)
         self._terms = [(anchor, {name: torch.ones_like(value) for name, value in anchor.items()})]
 
     def penalty(self) -> Tensor:
         """λ/2 Σᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
         return springs.quadratic(self.model, self.strength, self._terms)
 
-    def add_gradient(self) -> None:
+    def add_gradient(self, scale: float = 1.0) -> None:
         """Add λ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`."""
-        springs.add_gradient(self.model, self.strength, self._terms)
+        springs.add_gradient(self.model, self.strength, self._terms, scale)
 
     def largest_curvature(self) -> float:
         """λ once a task has been learned, 0 before."""
@@ -161,12 +178,16 @@ class L2:
 
     def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(θ*, λ) for every parameter, as `EWC.parabola`."""
-        return springs.parabola(self.strength, self._terms)
+        return springs.parabola(self.strength, springs.beside(named(self.model), self._terms))
 
     def state_dict(self) -> dict[str, Tensor]:
         """As `EWC.state_dict`."""
         return springs.state_of(self._terms)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """As `EWC.load_state_dict`."""
-        self._terms = springs.terms_from(state, self.model)
+        """As `EWC.load_state_dict`; a state whose importances are not all 1 is another penalty's, and refused."""
+        terms = springs.one_term(state, self.model)
+        for name, value in (item for _, importance in terms for item in importance.items()):
+            if not (value == 1).all():
+                raise ValueError(f"state is another penalty's: it has importances of {name!r} that are not 1; L2 holds every weight equally")
+        self._terms = terms

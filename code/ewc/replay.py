@@ -6,18 +6,18 @@ for the old task's loss but that loss itself, estimated from what was kept:
 
     penalty(θ) = λ Σ_tasks mean over the kept examples of −log p(y|x, θ)
 
-This file needs torch, and beside it heads.py. From the book Weights that Remember.
+This file needs torch, and beside it heads.py and checks.py. From the book Weights that Remember.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .heads import all_outputs
+    from .checks import checked_count, checked_number, checked_state, unwrapped
+    from .heads import all_outputs, check_classes
 else:  # copied into a folder, without a package
-    from heads import all_outputs
+    from checks import checked_count, checked_number, checked_state, unwrapped
+    from heads import all_outputs, check_classes
 
 
 class Replay:
@@ -26,7 +26,7 @@ class Replay:
     A model that has `models.Units` as ``model.units`` is asked, for each kept example, with the units of that example's task.
 
     Args:
-        model: a classifier that returns logits (N, C).
+        model: a classifier that returns logits (N, C), of two classes or more.
         strength: λ ≥ 0, in the units of `penalties.EWC`: with mean losses, Bayes' rule gives N_old / N_new.
         examples: how many of each task to keep, drawn at random without repetition. The sum over tasks is exact
             because all keep equally many.
@@ -42,38 +42,42 @@ class Replay:
     def __init__(
         self, model: nn.Module, strength: float = 1.0, *, examples: int = 200, batch_size: int = 128, seed: int = 0
     ):
-        if not (isinstance(strength, (int, float)) and math.isfinite(strength) and strength >= 0):
-            raise ValueError(f"strength is {strength!r}; it must be a finite number of at least 0")
-        for name, value in (("examples", examples), ("batch_size", batch_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        self.model, self.strength = model, float(strength)
-        self.examples, self.batch_size = examples, batch_size
-        self._generator = torch.Generator().manual_seed(seed)
+        self.model = model
+        self.strength = checked_number("strength", strength, lambda value: value >= 0, "a finite number of at least 0")
+        self.examples, self.batch_size = checked_count("examples", examples), checked_count("batch_size", batch_size)
+        self._generator = torch.Generator().manual_seed(int(seed))
         self._tasks = 0
+        self._place = self._place_of_the_model()  # when it was last asked
         self.memory: tuple[Tensor, Tensor] | None = None  # inputs and targets, of all tasks
         self.units: Tensor | None = (
             None  # (N, k), the units of each kept example; −1 where there are fewer, or all are meant
         )
 
     def consolidate(self, inputs: Tensor, targets: Tensor) -> None:
-        """Keep `examples` of these, and with them `model.units.chosen`. Call it when the task has been learned.
+        """Keep `examples` of these, and with them `model.units.chosen`. Call it once for each task: each call counts as one.
 
         Raises:
-            ValueError: there are fewer than `examples`, or not as many targets as inputs, or as many rows of units.
+            TypeError, ValueError: inputs or targets are no tensors; there are fewer than `examples`, or not as many targets as
+                inputs, or as many rows of units.
         """
+        for name, value in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(value, Tensor) or value.ndim == 0:
+                raise TypeError(f"{name} is {type(value).__name__}; it must be a tensor with the examples along its first axis")
         if len(inputs) < self.examples or len(targets) != len(inputs):
             raise ValueError(
                 f"inputs has {len(inputs)} examples and targets {len(targets)}; "
                 f"both must have the same number, at least examples = {self.examples}"
             )
-        units = getattr(getattr(self.model, "units", None), "chosen", None)
+        if not targets.is_floating_point():
+            targets = targets.long()  # class indices; cross_entropy takes no narrower ones
+        units = getattr(getattr(unwrapped(self.model), "units", None), "chosen", None)
         if isinstance(units, Tensor) and len(units) != len(inputs):
             raise ValueError(
                 f"model.units.chosen has {len(units)} rows for {len(inputs)} examples; it must have as many"
             )
         order = torch.randperm(len(inputs), generator=self._generator)
         chosen = order[: self.examples].to(inputs.device)
+        self._follow()
         self._keep_units(units[chosen] if isinstance(units, Tensor) else units, inputs.device)
         kept, self._tasks = (inputs[chosen], targets[chosen]), self._tasks + 1
         if self.memory:
@@ -82,13 +86,15 @@ class Replay:
 
     def penalty(self) -> Tensor:
         """λ Σ_tasks mean of −log p(y|x, θ), estimated from one batch of the memory: a scalar, exactly 0 before the first task."""
+        self._follow()
         if self.memory is None:
-            return torch.zeros((), device=next(self.model.parameters()).device)
+            return torch.zeros((), device=self._place[0])
         inputs, targets = self.memory
         batch = torch.randint(len(inputs), (self.batch_size,), generator=self._generator)
         batch = batch.to(inputs.device)
-        with all_outputs(self.model):
+        with all_outputs(unwrapped(self.model)):
             logits = self.model(inputs[batch])
+        check_classes("the model", logits)
         if self.units is not None:
             logits = _of_units(logits, self.units[batch])
         mean = nn.functional.cross_entropy(logits, targets[batch])
@@ -98,7 +104,7 @@ class Replay:
         """What was kept, and the state of the draws, as a flat dictionary of tensors."""
         state = {"generator": self._generator.get_state()}
         if self.memory is not None:
-            state |= {"inputs": self.memory[0], "targets": self.memory[1]}
+            state |= {"inputs": self.memory[0].contiguous(), "targets": self.memory[1], "tasks": torch.tensor(self._tasks)}
         return state if self.units is None else state | {"units": self.units}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -107,26 +113,44 @@ class Replay:
         Raises:
             ValueError: a part is missing or unknown, or the examples are not `examples` a task.
         """
-        if not isinstance(state, dict):
-            raise TypeError(f"state is {type(state).__name__}; it must be the dictionary of tensors that state_dict gave")
-        parts = state.keys() - {"generator", "units"}
+        parts = checked_state(state).keys() - {"generator", "units", "tasks"}
         if "generator" not in state or parts not in ({"inputs", "targets"}, set()):
             raise ValueError(
                 f"state has {sorted(state)}; it must have the generator, inputs and targets together, and perhaps units"
             )
-        if "inputs" in parts and not state["inputs"].isfinite().all():
-            raise ValueError("state holds a value that is not finite, in 'inputs'")
-        device = next(self.model.parameters()).device
-        kept = {name: value.detach().to(device, copy=True) for name, value in state.items() if name != "generator"}
+        self._place = device, _ = self._place_of_the_model()
+        kept = {name: state[name].detach().to(device, copy=True) for name in ("inputs", "targets", "units") if name in state}
         lengths = {name: len(value) for name, value in kept.items()}
         if kept and (len(set(lengths.values())) > 1 or lengths["inputs"] % self.examples):
             raise ValueError(
                 f"state holds {lengths}; each must hold the same number, examples = {self.examples} for each task"
             )
-        self._generator.set_state(state["generator"])
+        tasks = int(state["tasks"]) if "tasks" in state else None  # states of earlier versions have none
+        if tasks is not None and tasks * self.examples != lengths.get("inputs", 0):
+            raise ValueError(
+                f"state holds {lengths.get('inputs', 0)} examples of {tasks} tasks; with examples = {self.examples} for each task it must "
+                f"hold {tasks * self.examples}"
+            )
+        try:
+            self._generator.set_state(state["generator"].cpu())
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"state has a generator that is none: {error}") from error
         self.memory = (kept["inputs"], kept["targets"]) if kept else None
         self.units = kept.get("units")
         self._tasks = len(kept["inputs"]) // self.examples if kept else 0
+
+    def _place_of_the_model(self):
+        first = next((parameter for parameter in self.model.parameters() if parameter.is_floating_point()), torch.zeros(()))
+        return first.device, first.dtype
+
+    def _follow(self):
+        """Where the model has moved, move what is kept to the same device, and its inputs into the model's type."""
+        device, dtype = now = self._place_of_the_model()
+        if now != self._place and self.memory is not None:
+            inputs, targets = self.memory
+            self.memory = inputs.to(device, dtype if inputs.is_floating_point() else None), targets.to(device)
+            self.units = None if self.units is None else self.units.to(device)
+        self._place = now
 
     def _keep_units(self, units, device):
         """Another task's units below those of the tasks before, as wide as the widest."""

@@ -15,28 +15,82 @@ Labels = Literal["exact", "sampled", "empirical", "argmax"]
 LABELS = get_args(Labels)
 
 
-def labels_and_scores(logits, labels, targets, draws):
-    """Yield, label by label, its weight in the expectation (batch, 1) and the score of the logits e_y − p (batch, classes).
+def weighted_scores(logits, labels, targets, draws):
+    """Yield scores s of the logits, (batch, classes), so weighted that Σ s sᵀ over them is the mean of score·scoreᵀ over the labels.
 
-    ∂ log softmax(z)_y / ∂z = e_y − p, with e_y the one-hot vector of y and p the probabilities.
+    The weight is in the score itself, as its root. So nothing has to be multiplied after the backward pass, and it does not
+    matter in which order, or in how many parts, a layer sees the examples.
     """
     p = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     classes = p.shape[1]
-    one = torch.ones_like(p[:, :1])
     if labels == "exact":
-        drawn = [(p[:, [c]], torch.full_like(p[:, 0], c, dtype=torch.long)) for c in range(classes)]
-    elif labels == "sampled":  # the class in whose stretch of [0, 1) the draw falls
-        drawn = [(one / draws.shape[1], (p.cumsum(-1) < u[:, None]).sum(-1).clamp(max=classes - 1)) for u in draws.T]
-    elif labels == "argmax":
-        drawn = [(one, p.argmax(-1))]
+        scores = columns(p)
     else:
-        if not ((targets >= 0) & (targets < classes)).all():
-            found = f"{targets.min().item()} to {targets.max().item()}"
-            raise ValueError(f"targets runs from {found}; the model's classes are 0 to {classes - 1}")
-        drawn = [(one, targets.long())]
-    for probability, label in drawn:
-        score = nn.functional.one_hot(label, classes) - p
-        yield probability, score.to(logits.dtype)
+        if labels == "sampled":  # the class in whose stretch of [0, 1) the draw falls
+            drawn = [(p.cumsum(-1) < u[:, None]).sum(-1).clamp(max=classes - 1) for u in draws.T]
+        elif labels == "argmax":
+            drawn = [p.argmax(-1)]
+        else:
+            drawn = [checked_labels(targets, classes)]
+        # ∂ log softmax(z)_y / ∂z = e_y − p, and each of the drawn labels counts as one of them.
+        scores = ((nn.functional.one_hot(label, classes) - p) / len(drawn) ** 0.5 for label in drawn)
+    for score in scores:
+        yield score.to(logits.dtype)
+
+
+def columns(p):
+    """Yield the C − 1 columns of L, (batch, classes) each, with LLᵀ = diag(p) − ppᵀ = Σ_y p_y (e_y − p)(e_y − p)ᵀ.
+
+    Ask for the label class by class: is it j, or a later one? Each question has two answers, and so one score, with its weight:
+
+        √(p_j q_j / q_{j−1}) · (e_j − p_{>j} / q_j),     q_j = Σ_{k>j} p_k the probability of a later one
+
+    The last class is what is left when all answers were "later": C − 1 questions say as much as C labels, in one backward
+    pass less. L is the Cholesky factor of the covariance of the label (Tanabe & Sagae 1992). Where a probability is 0 so is the column.
+    """
+    least = torch.finfo(p.dtype).tiny
+    tails = p.flip(-1).cumsum(-1).flip(-1)  # q_{j−1}, summed from the last class on: no small one is lost beside a large one
+    for j in range(p.shape[1] - 1):
+        before, later = tails[:, j : j + 1], tails[:, j + 1 : j + 2]
+        column = -p / later.clamp(min=least)
+        column[:, :j] = 0
+        column[:, j] = 1
+        yield column * p[:, j : j + 1].sqrt() * (later / before.clamp(min=least)).sqrt()
+
+
+def checked_labels(targets, classes):
+    """The targets as whole numbers that can count the classes; an error where one is none of them."""
+    targets = targets.long()  # before they are compared: in uint8 there is no 256
+    if not ((targets >= 0) & (targets < classes)).all():
+        found = f"{targets.min().item()} to {targets.max().item()}"
+        raise ValueError(f"targets runs from {found}; the model's classes are 0 to {classes - 1}")
+    return targets
+
+
+class NotProbabilities:
+    """Looks at the logits batch by batch. Were all of them probabilities, the model ends in a softmax, and a second one would follow."""
+
+    def __init__(self):
+        self.all = True
+
+    def look(self, logits):
+        """Rows that are between 0 and 1 and sum to 1: by chance one may be so, not every row of every batch."""
+        off = (logits.sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32)) - 1).abs().max()
+        few_bits = torch.finfo(logits.dtype).eps * logits.shape[-1]
+        self.all = self.all and bool(off <= 1e-5 + few_bits and logits.min() >= 0 and logits.max() <= 1)
+
+    def end(self):
+        """Raise ValueError if all were."""
+        if self.all:
+            raise ValueError(
+                "model returns probabilities: every row is between 0 and 1 and sums to 1. It must return logits, what goes into "
+                "its softmax; or their logarithms, which are logits too"
+            )
+
+
+def names_of_trainable(model):
+    """The parameters that require grad, each with its name."""
+    return {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def check(model, inputs, targets, labels, samples, batch_size, generator):
@@ -57,12 +111,18 @@ def check(model, inputs, targets, labels, samples, batch_size, generator):
     for name, value in (("samples", samples), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"model holds what torch.jit has compiled, {name or 'the model itself'!r}: its layers cannot be looked into; "
+                "give the model that it was made of"
+            )
+    parameters = names_of_trainable(model)
     if not parameters:
         raise ValueError(
             "model has no parameter that requires grad: there is nothing to take the Fisher information of"
         )
-    for name, parameter in parameters.items():
+    for parameter, name in parameters.items():
         if parameter.device != inputs.device:
             raise ValueError(f"inputs is on {inputs.device}; it must be on the model's device, {parameter.device}")
         if not parameter.isfinite().all():

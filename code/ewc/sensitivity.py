@@ -4,7 +4,8 @@
 The penalty of Memory Aware Synapses is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how strongly
 the weight moves the squared length of the output; it needs no targets. The calls are those of `penalties.EWC`.
 
-This file needs torch, and beside it springs.py, scores.py and gradients.py. From the book Weights that Remember.
+This file needs torch, and beside it springs.py, checks.py, scores.py, readings.py, calls.py, gradients.py and
+evaluating.py. From the book Weights that Remember.
 """
 
 import torch
@@ -12,12 +13,18 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .gradients import add_linear, closed_and_general, evaluated, example_gradients, forward, layers_to_read, zeros
-    from .scores import check
+    from .checks import named, plainly_named, unwrapped
+    from .evaluating import evaluated
+    from .gradients import add_linear, zeros
+    from .readings import readings
+    from .scores import check, names_of_trainable
 else:  # copied into a folder, without a package
     import springs
-    from gradients import add_linear, closed_and_general, evaluated, example_gradients, forward, layers_to_read, zeros
-    from scores import check
+    from checks import named, plainly_named, unwrapped
+    from evaluating import evaluated
+    from gradients import add_linear, zeros
+    from readings import readings
+    from scores import check, names_of_trainable
 
 
 class MemoryAwareSynapses:
@@ -48,10 +55,12 @@ class MemoryAwareSynapses:
         """Add the importance on `inputs` and take the present weights as θ*; the targets are not looked at.
 
         Raises:
-            ValueError: as `fisher.diagonal_fisher`; nothing has changed then.
+            ValueError: as `penalties.EWC.consolidate`; nothing has changed then.
         """
-        inputs, _ = springs.spread(self.max_examples, inputs, None)
-        importance, anchor = output_sensitivity(self.model, inputs), springs.weights(self.model)
+        inputs, _ = springs.spread(self.max_examples, inputs, targets)
+        springs.check_moved(self.model, self._terms)
+        importance = plainly_named(output_sensitivity(unwrapped(self.model), inputs))
+        anchor = springs.weights(self.model)
         for held, old in self._terms:
             importance = old | {name: value + old.get(name, 0) for name, value in importance.items()}
             anchor = held | anchor
@@ -61,9 +70,9 @@ class MemoryAwareSynapses:
         """λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the present weights: a scalar, exactly 0 before the first task."""
         return springs.quadratic(self.model, self.strength, self._terms)
 
-    def add_gradient(self) -> None:
+    def add_gradient(self, scale: float = 1.0) -> None:
         """Add λ Ωᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `EWC.add_gradient`."""
-        springs.add_gradient(self.model, self.strength, self._terms)
+        springs.add_gradient(self.model, self.strength, self._terms, scale)
 
     def largest_curvature(self) -> float:
         """λ maxᵢ Ωᵢ, as `EWC.largest_curvature`."""
@@ -71,7 +80,7 @@ class MemoryAwareSynapses:
 
     def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(θ*, λ Ω), as `EWC.parabola`."""
-        return springs.parabola(self.strength, self._terms)
+        return springs.parabola(self.strength, springs.beside(named(self.model), self._terms))
 
     def state_dict(self) -> dict[str, Tensor]:
         """As `EWC.state_dict`."""
@@ -98,21 +107,16 @@ def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 10
         ValueError, TypeError: as `fisher.diagonal_fisher`.
     """
     check(model, inputs, None, "exact", 1, batch_size, None)
-    names = {parameter: name for name, parameter in springs.trainable(model).items()}
-    total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
     with evaluated(model):
-        layers = layers_to_read(model, inputs)
-        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-            logits, calls = forward(model, layers, inputs[batch])
-            closed, general = closed_and_general(calls)
-            outputs = [call.output for call in closed + general]
-            deltas = torch.autograd.grad(logits, outputs, 2 * logits.detach(), materialize_grads=True)
-            for call, delta in zip(closed, deltas, strict=False):
-                add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
-            ones = torch.ones_like(logits[:, :1])
-            for gradients, _ in example_gradients(general, deltas[len(closed) :], names, ones):
-                for name, gradient in gradients.items():
-                    total[name] += gradient.to(total[name].dtype).abs().sum(0)
+        names = names_of_trainable(model)
+        total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
+        for _, reading in readings(model, names, inputs, batch_size):
+            for deltas, others in reading.passes([2 * reading.logits.detach()]):
+                for call, delta in zip(reading.closed, deltas, strict=True):
+                    add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
+                for gradients in others:
+                    for name, gradient in gradients.items():
+                        total[name] += gradient.to(total[name].dtype).abs().sum(0)
     total = {name: value / len(inputs) for name, value in total.items()}
     for name, value in total.items():
         if not value.isfinite().all():

@@ -8,15 +8,21 @@ the penalty as it is, puts its pull at the end of the step in place of its begin
     guard = EWC(model, strength=1e4)
     ...  loss.backward(); optimizer.step(); proximal_step(model, *guard.parabola(), step_size)  ...
 
-`Capped` and `Proximal` do the same around a penalty that is handed to a training loop. This file needs torch and nothing else.
-From the book Weights that Remember. Stability of EWC's steps: Kutalev and Lapina, arXiv 2109.10021.
+`Capped` and `Proximal` do the same around a penalty that is handed to a training loop. This file needs torch, and beside it
+springs.py and checks.py. From the book Weights that Remember. Stability of EWC's steps: Kutalev and Lapina, arXiv 2109.10021.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+if __package__:
+    from . import springs
+    from .checks import checked_number, named
+else:  # copied into a folder, without a package
+    import springs
+    from checks import checked_number, named
 
 
 @torch.no_grad()
@@ -30,19 +36,21 @@ def proximal_step(
     Call it after the optimiser's step on the loss alone. It shortens each distance to θ*ᵢ by the factor 1 / (1 + η kᵢ).
 
     Args:
-        minimum: θ*, by parameter name; parameters that it does not name stay.
+        minimum: θ*, by parameter name; parameters that it does not name stay, and so do those that are frozen.
         stiffness: k ≥ 0, by parameter name; λ F for EWC. `penalties.EWC.parabola` gives both.
         step_size: η. For gradient descent with momentum μ it is the learning rate / (1 − μ), since a steady gradient moves
             the weights by that much a step; only then is it the minimum of loss + penalty where the steps come to rest.
 
     Raises:
-        ValueError: step_size is not a finite number of at least 0.
+        ValueError: step_size is not a finite number of at least 0, or a parameter is gone or has another shape.
     """
-    _check("step_size", step_size, least=0)
-    parameters = dict(model.named_parameters())
+    step_size = checked_number("step_size", step_size, lambda value: value >= 0, "a finite number of at least 0")
+    parameters = named(model)
+    springs.beside(parameters, [(minimum, stiffness)])
     for name, anchor in minimum.items():
-        pull = step_size * stiffness[name]
-        parameters[name].addcmul_(pull, anchor).div_(1 + pull)
+        if parameters[name].requires_grad:
+            pull = step_size * stiffness[name]
+            parameters[name].addcmul_(pull, anchor).div_(1 + pull)
 
 
 def capped(stiffness: Mapping[str, Tensor], step_size: float, product: float = 1.0) -> dict[str, Tensor]:
@@ -56,8 +64,8 @@ def capped(stiffness: Mapping[str, Tensor], step_size: float, product: float = 1
     Raises:
         ValueError: step_size or product is not a finite number above 0.
     """
-    _check("step_size", step_size, above=0)
-    _check("product", product, above=0)
+    step_size = checked_number("step_size", step_size, lambda value: value > 0, "a finite number above 0")
+    product = checked_number("product", product, lambda value: value > 0, "a finite number above 0")
     return {name: value.clamp(max=product / step_size) for name, value in stiffness.items()}
 
 
@@ -69,29 +77,39 @@ class Capped:
         self.model, self.strength = penalty.model, penalty.strength
         self._take()
 
-    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+    def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
         """As the penalty's own; then what it has become is capped."""
         self._penalty.consolidate(inputs, targets)
         self._take()
 
     def _take(self):
         minimum, stiffness = self._penalty.parabola()
-        self._terms = minimum, capped(stiffness, self._step_size, self._product)
+        self._terms = [(minimum, capped(stiffness, self._step_size, self._product))]
 
     def parabola(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(θ*, the capped stiffness)."""
-        return self._terms
+        return springs.beside(named(self.model), self._terms)[0]
 
     def penalty(self) -> Tensor:
         """½ Σᵢ min(kᵢ, product / η) (θᵢ − θ*ᵢ)² at the present weights."""
-        parameters = dict(self.model.named_parameters())
-        minimum, stiffness = self._terms
-        terms = (stiffness[name] * (parameters[name] - anchor) ** 2 for name, anchor in minimum.items())
-        return sum((term.sum() / 2 for term in terms), torch.zeros((), device=next(self.model.parameters()).device))
+        return springs.quadratic(self.model, 1.0, self._terms)
+
+    def add_gradient(self, scale: float = 1.0) -> None:
+        """Add min(kᵢ, product / η) (θᵢ − θ*ᵢ) to the parameters' ``.grad``, as `penalties.EWC.add_gradient`."""
+        springs.add_gradient(self.model, 1.0, self._terms, scale)
 
     def largest_curvature(self) -> float:
         """maxᵢ min(kᵢ, product / η)."""
-        return max((float(value.max()) for value in self._terms[1].values()), default=0.0)
+        return springs.largest_curvature(1.0, self._terms)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As the penalty's own; the cap is not in it."""
+        return self._penalty.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """As the penalty's own; then what it has become is capped."""
+        self._penalty.load_state_dict(state)
+        self._take()
 
 
 class Proximal:
@@ -102,13 +120,12 @@ class Proximal:
     """
 
     def __init__(self, penalty, momentum: float = 0.0):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
+        momentum = checked_number("momentum", momentum, lambda value: 0 <= value < 1, "at least 0 and below 1")
         self._penalty, self._momentum = penalty, momentum
         self.model, self.strength = penalty.model, penalty.strength
         self._take()
 
-    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+    def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
         """As the penalty's own."""
         self._penalty.consolidate(inputs, targets)
         self._take()
@@ -121,11 +138,14 @@ class Proximal:
 
     def springs(self) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """(θ*, k / (1 − momentum)), for proximal steps as long as the learning rate; None where they are not one a weight."""
-        return self._springs
+        return None if self._springs is None else springs.beside(named(self.model), [self._springs])[0]
 
     def penalty(self) -> Tensor:
         """0: nothing is added to the loss."""
-        return torch.zeros((), device=next(self.model.parameters()).device)
+        return springs.nothing(named(self.model))
+
+    def add_gradient(self, scale: float = 1.0) -> None:
+        """Nothing is added to the gradient."""
 
     def after_step(self, learning_rate: float) -> None:
         """The penalty's share of a step that the optimiser has taken with this learning rate."""
@@ -138,10 +158,7 @@ class Proximal:
         """As the penalty's own."""
         return self._penalty.state_dict()
 
-
-def _check(name, value, *, least=None, above=None):
-    good = isinstance(value, (int, float)) and math.isfinite(value)
-    if not (good and (value >= least if above is None else value > above)):
-        raise ValueError(
-            f"{name} is {value!r}; it must be a finite number {f'of at least {least}' if above is None else f'above {above}'}"
-        )
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """As the penalty's own."""
+        self._penalty.load_state_dict(state)
+        self._take()

@@ -5,14 +5,16 @@ From one data set come sequences of tasks: `permuted` shuffles the pixels, `spli
 together again, for the network that may see everything at once.
 """
 
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+_NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,12 @@ class Task:
     source: str
     checksum: str  # of the data, so that a remembered run knows what it was trained on
     units: tuple[int, ...] | Tensor | None = None  # the outputs that it may use, (N, k) where they differ by image; None: all
+
+    def __post_init__(self):
+        for name in ("train_targets", "test_targets"):
+            targets = getattr(self, name)
+            if isinstance(targets, Tensor) and targets.dtype in _NARROW:  # uint8 would be taken for a mask, others for no index
+                object.__setattr__(self, name, targets.long())
 
     def to(self, device: str | torch.device) -> "Task":
         """The same task with its tensors on `device`."""
@@ -112,14 +120,14 @@ def permuted(task: Task, n: int, seed: int = 0, *, square: int | None = None) ->
     """
     height, width = task.train_inputs.shape[-2:]
     square = min(height, width) if square is None else square
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n is {n!r}; it must be a whole number of at least 1")
-    if not 1 <= square <= min(height, width):
+    if not isinstance(square, Integral) or not 1 <= square <= min(height, width):
         raise ValueError(f"square is {square!r}; it may be from 1 to {min(height, width)}, or None for the whole image")
     top, left = (height - square) // 2, (width - square) // 2
     places = torch.arange(height * width).reshape(height, width)
     inside = places[top : top + square, left : left + square].flatten()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     tasks = []
     for number in range(n):
         order = places.flatten().clone()
@@ -136,11 +144,11 @@ def padded(task: Task, border: int) -> Task:
     Raises:
         ValueError: the border is below 0.
     """
-    if not isinstance(border, int) or border < 0:
+    if not isinstance(border, Integral) or border < 0:
         raise ValueError(f"border is {border!r}; it must be a whole number of at least 0")
     if border == 0:
         return task
-    sides = (border,) * 4
+    sides = (int(border),) * 4
     return replace(
         task,
         train_inputs=functional.pad(task.train_inputs, sides),
@@ -182,10 +190,11 @@ def split(task: Task, groups: int | Sequence[Sequence[int]] = 5, *, scenario: Sc
     count = len(task.classes)
     if scenario not in SCENARIOS:
         raise ValueError(f"scenario is {scenario!r}; it may be one of {', '.join(map(repr, SCENARIOS))}")
-    if isinstance(groups, int):
+    if isinstance(groups, Integral):
         if groups < 1 or count % groups:
             raise ValueError(f"groups is {groups}; it must divide the {count} classes of {task.name}")
-        groups = torch.arange(count).reshape(groups, -1).tolist()
+        groups = torch.arange(count).reshape(int(groups), -1).tolist()
+    groups = [[int(number) for number in group] for group in groups]
     named = [number for group in groups for number in group]
     if not named or len(set(named)) < len(named) or not set(named) <= set(range(count)) or min(map(len, groups)) < 1:
         raise ValueError(f"groups is {groups!r}; each class from 0 to {count - 1} may stand in one group, none empty")
@@ -245,7 +254,7 @@ def held_out(task: Task, share: float = 1 / 6) -> Task:
     Raises:
         ValueError: the share is not between 0 and 1.
     """
-    if not 0 < share < 1:
+    if not (isinstance(share, Real) and 0 < share < 1):
         raise ValueError(f"share is {share!r}; it must lie between 0 and 1")
     kept = len(task.train_targets) - round(share * len(task.train_targets))
     return replace(

@@ -27,6 +27,7 @@ from .training import (
     add_gradient_of,
     descent,
     keep_averages,
+    only_adds,
     rows_of_batches,
     terminal,
     use_units,
@@ -79,10 +80,12 @@ def fit_together(
             raise ValueError(f"{name} has {len(values)} entries for {count} models; each model needs one")
     if len({len(task.train_targets) for task in tasks}) > 1:
         raise ValueError("tasks have different numbers of training images; side by side they must have as many")
-    with _stacked(models) as stack:
+    folded = optimizer == "sgd" and optimizer_state is None and all(map(only_adds, penalties))
+    with _stacked(models, momentum if folded else 0.0) as stack:
         rule, rate = descent(
-            stack.leaves, optimizer, schedule, learning_rate, momentum, optimizer_state, steps=steps, batch_size=batch_size
-        )
+            stack.leaves, optimizer, schedule, learning_rate, momentum, optimizer_state,
+            steps=steps, batch_size=batch_size, folded=folded and stack.passes is not None,
+        )  # fmt: skip
         for penalty in penalties:
             if penalty is not None and optimizer == "sgd":
                 warn_of_divergence(penalty, learning_rate, momentum)
@@ -94,7 +97,12 @@ def fit_together(
         if watch:
             watch(0)
         bar = tqdm(
-            range(1, steps + 1), label or tasks[0].name, leave=False, delay=5, file=terminal(), disable=terminal() is None
+            range(1, steps + 1),
+            label or tasks[0].name,
+            leave=False,
+            delay=5,
+            file=terminal(),
+            disable=terminal() is None,
         )
         for step in bar:
             inputs, targets, units = next(images)
@@ -215,7 +223,7 @@ def _shared(tasks):
 class _Stack:
     """The parameters of M models in one tensor each, and their gradients; the models' own are windows onto them."""
 
-    def __init__(self, models):
+    def __init__(self, models, momentum=0.0):
         first = models[0]
         if any(True for _ in first.buffers()):
             raise ValueError("models have buffers; side by side only networks without them can be trained")
@@ -243,7 +251,7 @@ class _Stack:
         if layers := all(map(plain_layers, models)) and plain_layers(first):
             self.gradients = {name: torch.zeros_like(value, requires_grad=False) for name, value in self.values.items()}
             values = {name: value.detach() for name, value in self.values.items()}
-            self.passes = Passes(layers, values, self.gradients)
+            self.passes = Passes(layers, values, self.gradients, momentum)
             for (name, _), leaf in zip(self.values.items(), self.leaves, strict=True):
                 leaf.grad = self.gradients[name].view_as(leaf)
             self._hand_out()
@@ -282,8 +290,8 @@ class _Stack:
 
 
 @contextlib.contextmanager
-def _stacked(models):
-    stack = _Stack(models)
+def _stacked(models, momentum=0.0):
+    stack = _Stack(models, momentum)
     try:
         yield stack
     finally:

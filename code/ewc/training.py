@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -52,7 +53,8 @@ def fit(
         optimizer_state: a dictionary in which the optimiser leaves its running averages, and from which it takes up those that
             it left there before: give each task the same one, empty at first. None begins anew.
         seed: of the order of the images.
-        watch: called with the number of steps taken, before the first step and after each, to look at the model on the way.
+        watch: called with the number of steps taken, before the first step and after each, to look at the model on the way; not
+            at ``.grad``, which may have momentum in it.
         label: named in the progress bar, which is shown on a terminal when training takes more than five seconds.
 
     Raises:
@@ -61,16 +63,19 @@ def fit(
     Warns:
         RuntimeWarning: explicit steps on the penalty alone would diverge, learning_rate · λ max F > 2 (1 + momentum).
     """
+    folded = optimizer == "sgd" and optimizer_state is None and only_adds(penalty)
+    passes = passes_of(model, momentum if folded else 0.0)
     rule, rate = descent(
-        list(model.parameters()), optimizer, schedule, learning_rate, momentum, optimizer_state, steps=steps, batch_size=batch_size
-    )
+        list(model.parameters()), optimizer, schedule, learning_rate, momentum, optimizer_state,
+        steps=steps, batch_size=batch_size, folded=folded and passes is not None,
+    )  # fmt: skip
     if penalty is not None and optimizer == "sgd":
         warn_of_divergence(penalty, learning_rate, momentum)
     model.train()
     use_units(model, task.units)
     if watch:
         watch(0)
-    batches, passes = _batches(model, task, batch_size, seed), passes_of(model)
+    batches = _batches(model, task, batch_size, seed)
     for step in tqdm(
         range(1, steps + 1), label or task.name, leave=False, delay=5, file=terminal(), disable=terminal() is None
     ):
@@ -91,6 +96,9 @@ def fit(
         if watch:
             watch(step)
     keep_averages(rule, optimizer_state)
+    if passes is not None:  # what stands there may be more than the last gradient
+        for parameter in model.parameters():
+            parameter.grad = None
     # The passes need no loss, and a penalty that has run away has taken the weights along.
     loss = loss if passes is None else nn.functional.cross_entropy(model(inputs), targets)
     if not loss.isfinite():
@@ -184,10 +192,13 @@ def terminal():
     return sys.stderr if sys.stderr.isatty() else None
 
 
-def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None, *, steps, batch_size):
-    """The update rule over these parameters and the schedule of its step size, as `fit` describes them; its errors are `fit`'s."""
+def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None, *, steps, batch_size, folded=False):
+    """The update rule over these parameters and the schedule of its step size, as `fit` describes them; its errors are `fit`'s.
+
+    folded: the gradients that it will find have their momentum in them already (`passes.Passes`).
+    """
     for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
-        if not isinstance(value, int) or value < low:
+        if not isinstance(value, Integral) or value < low:
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
     if not learning_rate > 0:
         raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
@@ -198,7 +209,7 @@ def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None
     if schedule not in _SCHEDULES:
         raise ValueError(f"schedule is {schedule!r}; it may be one of {', '.join(map(repr, _SCHEDULES))}")
     rule = (
-        torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, fused=True)
+        torch.optim.SGD(parameters, lr=learning_rate, momentum=0 if folded else momentum, fused=True)
         if optimizer == "sgd"
         else torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     )
@@ -228,17 +239,20 @@ _SCHEDULES = {
 }
 
 
-def rows_of_batches(task, size, seed):
-    """Without end: the rows of the next batch, in a new random order in each pass."""
-    generator = torch.Generator().manual_seed(seed)
+def rows_of_batches(task, size, seed, least=1):
+    """Without end: the rows of the next batch, in a new random order in each pass; fewer than `least` join the batch before."""
+    generator = torch.Generator().manual_seed(int(seed))
     count, device = len(task.train_targets), task.train_targets.device
     while True:
-        yield from torch.randperm(count, generator=generator).to(device).split(size)
+        batches = torch.randperm(count, generator=generator).to(device).split(int(size))
+        yield from batches if len(batches[-1]) >= least else (*batches[:-2], torch.cat(batches[-2:]))
 
 
 def _batches(model, task, size, seed):
     """Without end: the next images and their classes; a model whose outputs differ from image to image is told which to use."""
-    for rows in rows_of_batches(task, size, seed):
+    # Batch normalisation takes no batch of one.
+    least = 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()) else 1
+    for rows in rows_of_batches(task, size, seed, least):
         if isinstance(task.units, Tensor):
             use_units(model, task.units[rows])
         yield task.batch(rows)
@@ -257,6 +271,12 @@ def _chosen_units(model):
     """What `use_units` has set, for one network in a stack of one."""
     units = getattr(getattr(model, "units", None), "chosen", None)
     return units[None] if isinstance(units, Tensor) else units
+
+
+def only_adds(penalty):
+    """Whether a penalty is known to add to ``.grad`` without a look at what stands there, so that momentum may stand there too."""
+    springs = hasattr(penalty, "parabola") or hasattr(penalty, "proximal_step")
+    return not hasattr(penalty, "observe") and (springs or not hasattr(penalty, "add_gradient"))
 
 
 def add_gradient_of(penalty, inputs):

@@ -18,6 +18,7 @@ def training(with_penalty="none"):
     inputs, targets = torch.rand(BATCH, 784, device=device()), torch.randint(0, 10, (BATCH,), device=device())
     penalty = EWC(model, strength=1.0, anchors="merged")
     for _ in range(TASKS if with_penalty != "none" else 0):
+        torch.nn.init.normal_(model.logits.bias, std=0.01)  # other weights than those of the task before
         penalty.consolidate(torch.rand(500, 784, device=device()))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 

@@ -4,11 +4,17 @@ import functools
 import json
 import os
 import re
+import sys
 from html import unescape
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
 from building import PAGES, ROOT, is_chapter, source
+
+sys.path.insert(0, str(ROOT / "book/extensions"))
+
+from ewc_tex import Table
 
 CHAPTERS = [page for page in PAGES if is_chapter(page)]
 
@@ -307,6 +313,77 @@ def test_every_run_that_a_number_came_from_is_in_the_table_of_runs(book):
     numbers = [span for page in PAGES for span in soup(book, page).select("span.num[data-runs]")]
     keys = {key for span in numbers for key in span["data-runs"].split()}
     assert [key for key in sorted(keys) if f'id="run-{key}"' not in table] == []
+
+
+def test_every_link_within_the_book_leads_to_something_that_is_there(book):
+    anchors, broken = {}, []
+    for page in PAGES:
+        file = (book.html / f"{page}.html").resolve()
+        for link in parsed(book.html / f"{page}.html").select("a[href]"):
+            address = urlsplit(link["href"])
+            if address.scheme or address.netloc:
+                continue
+            target = (file.parent / unquote(address.path)).resolve() if address.path else file
+            if target.is_file() and target.suffix == ".html" and target not in anchors:
+                anchors[target] = {tag["id"] for tag in parsed(book.html / target.relative_to(book.html.resolve())).select("[id]")}
+            if not target.is_file() or (address.fragment and unquote(address.fragment) not in anchors[target]):
+                broken.append((page, link["href"]))
+    assert len(anchors) >= len(PAGES)
+    assert broken == []
+
+
+def places(block, page):
+    """Where a listing of a built page stands, in the words of symbols.yml; None for a test, which stands nowhere."""
+    box = block.find_parent(class_="from-module")
+    if box is None:
+        around = {f"{page}#{tag['id']}" for tag in block.find_parents(id=True)}
+        return {page} | around | {f"{page}#{answered(block)}"}
+    fold = block.find_parent("details")
+    if fold and fold.find("summary").get_text().startswith("the test"):
+        return None
+    file, name = (code.get_text() for code in box.select(".from-file code.literal")[:2])
+    parts = [*file.removeprefix("code/").removesuffix(".py").split("/"), *name.split(".")]
+    return {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+
+
+def answered(block):
+    """The exercise whose answer a listing is in."""
+    answer = block.find_parent(class_="solution")
+    link = answer.select_one(".admonition-title a[href]") if answer else None
+    return link["href"].rpartition("#")[2] if link else ""
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_symbol_in_code_is_known_to_the_page_and_means_what_it_means_there(real_book, page):
+    table, wrong, count = Table(ROOT / "book/symbols.yml").symbols, [], 0
+    data = soup(real_book, page).find("script", id="symbols")
+    known = json.loads(data.get_text())["symbols"] if data else {}
+    for block in soup(real_book, page).select("article pre"):
+        here = places(block, page.rpartition("/")[2])
+        for span in block.select("span.sym"):
+            symbol = table[next(kind for kind in span["class"] if kind.startswith("sym-")).removeprefix("sym-")]
+            before, after = "".join(map(str, [*span.previous_siblings][:3])), span.next_sibling
+            owned = span.previous_sibling and span.previous_sibling.get_text() == "." and [*span.previous_siblings][1].get_text() != "self"
+            called = after is not None and after.get_text().startswith("(")
+            name = f".{span.get_text()}{'()' if called else ''}" if owned else span.get_text()
+            means = name in symbol.code or (here and here & {*symbol.code_on.get(name, ())})
+            if symbol.id not in known or not means:
+                wrong.append((symbol.id, name, before[-60:], here and sorted(here)))
+            count += 1
+    assert wrong == []
+    assert count or not data
+
+
+POSITIONS = re.compile(r"(?:^|[.:;(]\s*)(?:left|right)\b|\b(?:on|to) the (?:left|right)\b|\b(?:darker|lighter|dark is)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_no_caption_or_description_says_where_a_panel_stands_or_how_dark_it_is(real_book, page):
+    """Panels stand one above the other on a phone, and in dark mode what was darker is lighter."""
+    article = soup(real_book, page).find("article")
+    said = [tag.get_text(" ", strip=True) for tag in article.select("figcaption")]
+    said += [tag["aria-label"] for tag in article.select(".picture[aria-label]")]
+    assert [text for text in said if POSITIONS.search(text)] == []
 
 
 def test_the_picture_of_the_readme_is_what_this_build_draws(real_book):

@@ -64,3 +64,15 @@ def test_a_text_that_marks_a_line_must_be_found_exactly_once():
     for text in ("x", ""):
         with pytest.raises(LookupError, match=":from:"):
             extension.the_line(["a", "b"], text, "from")
+
+
+def test_what_begins_within_a_block_comes_with_the_lines_that_open_it():
+    lines = ["def f():", "    a = 1", "    for x in y:", "        b = 2", "        while x:", "            c = 3", "    return a"]
+    assert extension.excerpt(lines, 1, 3) == lines[1:4]
+    assert extension.excerpt(lines, 5, 5) == lines[5:6]
+    assert extension.excerpt(lines, 5, 6) == ["    for x in y:", "        ...", "        while x:", "            c = 3", "    return a"]
+    assert extension.excerpt(lines, 4, 6) == ["    for x in y:", "        ...", *lines[4:]]
+    several = ["if (", "    a", "    or b", "):", "    return c", "raise x"]
+    assert extension.excerpt(several, 4, 5) == several
+    branches = ["if a:", "    b", "elif c:", "    d", "else:", "    e"]
+    assert extension.excerpt(branches, 4, 5) == ["if a:", "    ...", "elif c:", "    ...", "else:", "    e"]

@@ -9,6 +9,8 @@ from building import PAGES, ROOT, source
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
+import ewc_symbols
+from docutils import nodes
 from ewc_tex import Table
 
 TABLE = Table(ROOT / "book/symbols.yml")
@@ -66,6 +68,72 @@ def test_a_letter_means_what_its_page_says():
     assert TABLE.read(r"\lambda'", "yesterdays-posterior").used == ["new-precision"]
 
 
+def test_a_square_of_nabla_is_the_hessian():
+    assert TABLE.read(r"\nabla^2 g", "laplace-approximation").used == ["second-derivatives", "log-posterior"]
+    assert TABLE.read(r"\nabla g", "laplace-approximation").used == ["nabla", "log-posterior"]
+
+
+EVERYTHING = set(TABLE.symbols)
+
+
+def meant(name, *places):
+    """The symbol that a name in code means at the innermost of these places."""
+    found = TABLE.names_at(places, EVERYTHING)[0].get(name)
+    return found and found.id
+
+
+def test_a_name_in_code_means_what_it_means_where_it_stands():
+    family, deriving = "the-family", "deriving-ewc"
+    assert meant("a", deriving, f"{deriving}#the-third-task") == "measurement-one"
+    assert meant("a", deriving, f"{deriving}#in-code") is None
+    assert meant("old", family) is None
+    assert meant("old", family, f"{family}#ex-teacher-temperature") == "old-logits"
+    assert meant("path", family) is None
+    assert meant("path", "ewc", "ewc.importance", "ewc.importance._Walk", "ewc.importance._Walk.settle") == "earned"
+    assert meant("wanted", family) is None
+    assert meant("hessian", "laplace-approximation") == "second-derivatives"
+    assert meant("importance", "mnist-to-fashion-mnist") == "fisher"
+    assert meant("importance", "ewc.importance.SynapticIntelligence.consolidate") == "importance"
+    assert meant("strength") == "strength"
+
+
+def test_a_symbol_that_is_not_on_the_page_lights_nothing():
+    assert TABLE.names_at(["the-family"], {"strength"})[0].keys() == {"strength"}
+
+
+def test_a_method_and_an_attribute_are_no_variables():
+    """`x.mean()`, `x.mean` and `mean` are three things; what is self's own is a variable."""
+    names = {ewc_symbols.written_name(*found.groups()) for found in ewc_symbols.NAME.finditer("self.mean + x.mean(0) - y.precision")}
+    assert names == {"mean", "x", ".mean()", "y", ".precision"}
+    listing = nodes.literal_block("", "", symbols={"mean": "guess", ".precision": "precision"})
+    span = '<span class="{}">{}</span>'.format
+    dot, mean, precision = span("o", "."), span("n", "mean"), span("n", "precision")
+    made = span("bp", "self") + dot + mean + " " + span("n", "x") + dot + mean + span("p", "()") + " " + span("n", "y") + dot + precision
+    marked = ewc_symbols.marking(lambda *_, location: made)("", "python", location=listing)
+    assert re.findall(r'sym-([a-z-]+)">(\w+)', marked) == [("guess", "mean"), ("precision", "precision")]
+    assert re.sub(r" sym sym-[a-z-]+", "", marked) == made
+
+
+def listing(*around):
+    """A listing within nodes, the outermost first."""
+    block = nodes.literal_block("", "")
+    outer = nodes.document(None, None)
+    for node in (*around, block):
+        outer += node
+        outer = node
+    return block
+
+
+def test_places_of_cells_of_functions_and_of_tests():
+    section = nodes.section(ids=["in-code"])
+    assert ewc_symbols.places(listing(section), "page") == ["page", "page#in-code"]
+    function = nodes.container("", place="ewc.fisher.diagonal_fisher")
+    inside = ["ewc", "ewc.fisher", "ewc.fisher.diagonal_fisher"]
+    assert ewc_symbols.places(listing(nodes.section(ids=["in-code"]), function), "page") == inside
+    test = nodes.container("", place="")
+    assert ewc_symbols.places(listing(nodes.container("", place="ewc.fisher.diagonal_fisher"), test), "page") == []
+
+
 def test_an_argument_of_a_fraction_keeps_its_braces():
     assert r"\frac1{\class{sym sym-number-of-examples}{N}}" in TABLE.read(r"\frac1N", "deriving-ewc").marked
 
@@ -86,7 +154,7 @@ def test_faults_of_the_table_stop_the_build_and_are_named(failing):
         "no entry 'no-such-symbol'",
         "no page uses nowhere-used",
         "not-in-code is called 'no_such_name', and code/ewc has no such name",
-        "not-on-page is called 'no_such_word' here",
+        "not-on-page is called 'no_such_word' in catastrophic-forgetting, and no listing there",
         "accuracy-matrix and same-letter both claim 'R'",
         "no-such-page names the page 'no-such-chapter'",
         "defines no test 'test_gone'",

@@ -1,5 +1,7 @@
 """Shared by the tests of the code: the helpers beside this file can be imported, and a module can ask for float64."""
 
+import os
+import random
 import sys
 from pathlib import Path
 
@@ -7,6 +9,13 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+if "EWC_RANDOM_MODELS" in os.environ:  # drawn here, before pytest starts its workers, so that all of them have the same
+    os.environ.setdefault("EWC_RANDOM_SEED", str(random.randrange(10**6)))
+
+
+def pytest_report_header():
+    return f"random models (test_random_models.py): EWC_RANDOM_SEED={os.environ.get('EWC_RANDOM_SEED', 0)}"
 
 
 @pytest.fixture(scope="session", autouse=True)

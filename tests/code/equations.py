@@ -184,6 +184,8 @@ class Reader:
         self.take("_")
         braced = self.peek() == "{" and self.take()
         index = self.take()
+        while self.peek() == "'":
+            index += self.take()
         low, high = (lambda names: 1), None
         if self.peek() == "=":
             self.take()
@@ -199,7 +201,7 @@ class Reader:
             high = self.argument()
         elif high is None:
             high = lambda names: self.ranges[index]  # noqa: E731
-        self.patterns = sorted([*self.patterns, ([index], index)], key=lambda each: -len(each[0]))
+        self.patterns = sorted([*self.patterns, (tokens(index), index)], key=lambda each: -len(each[0]))
         body = self.term() if gather is sum else self.factor()
 
         def value(names):

@@ -125,14 +125,32 @@ ones = {"a": torch.ones(3)}
 assert abs(metrics.fisher_overlap(ones, ones) - 1) < 1e-12
 """,
     "scores": """
-(one,) = scores.labels_and_scores(torch.zeros(1, 2), "argmax", None, None)
-assert one[1].abs().tolist() == [[0.5, 0.5]], one
+(one,) = scores.weighted_scores(torch.zeros(1, 2), "argmax", None, None)
+assert one.abs().tolist() == [[0.5, 0.5]], one
 """,
     "gradients": """
 total = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
 layer = torch.nn.Linear(2, 2)
 gradients.add_linear(total, {layer.weight: "weight", layer.bias: "bias"}, layer, torch.ones(1, 2), torch.tensor([[1.0, 4.0]]))
 assert total["weight"].tolist() == [[1.0, 4.0]] * 2, total
+""",
+    "evaluating": """
+model = torch.nn.Dropout()
+with evaluating.evaluated(model):
+    assert not model.training
+assert model.training
+""",
+    "calls": """
+layer = torch.nn.Linear(2, 2)
+logits, found = calls.forward(layer, calls.owners(layer), torch.ones(3, 2))
+calls.check_uses(logits, found, {layer.weight: "weight", layer.bias: "bias"})
+assert calls.plain(found[0].module, torch.nn.Linear)
+""",
+    "readings": """
+layer = torch.nn.Linear(2, 2)
+((places, reading),) = readings.readings(layer, {layer.weight: "weight", layer.bias: "bias"}, torch.ones(3, 2), 10)
+((deltas, others),) = reading.passes([torch.ones(3, 2)])
+assert deltas[0].tolist() == [[1.0, 1.0]] * 3 and not list(others)
 """,
     "factors": """
 blocks = factors.Blocks(2 * torch.eye(2)[None], 3 * torch.eye(2)[None])
@@ -142,6 +160,10 @@ assert torch.equal(blocks.times(torch.ones(2, 2)), 6 * torch.ones(2, 2))
 layer = heads.Units()
 layer.chosen = (1,)
 assert layer(torch.tensor([[1.0, 2.0]])).tolist() == [[2.0]]
+""",
+    "checks": """
+assert checks.checked_number("strength", 2, lambda value: value > 0, "above 0") == 2
+assert list(checks.named(torch.nn.DataParallel(torch.nn.Linear(1, 1)))) == ["weight", "bias"]
 """,
     "springs": """
 model = torch.nn.Linear(1, 1, bias=False)

@@ -5,10 +5,12 @@ import math
 
 import pytest
 import torch
+from by_hand import Function
 from ewc import Distillation, Replay, mlp
 from test_penalties import data, move, network
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import prune
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -150,7 +152,161 @@ def test_a_part_called_units_that_chooses_nothing_is_left_alone():
     assert guard.units is None
 
 
+# ---- what is no classifier, and what has changed since
+
+
+class Keeps(nn.Linear):
+    def forward(self, x):
+        self.features = super().forward(x)
+        self.more = {"list": [self.features, (self.features * 2,)]}
+        return self.features
+
+
+@pytest.mark.parametrize("make", [lambda: Keeps(4, 3), lambda: prune.identity(nn.Linear(4, 3), "weight")])
+def test_a_model_that_keeps_what_it_found_can_teach(make):
+    model = make()
+    wanted = model(data(0)).detach()
+    guard = Distillation(model)
+    guard.consolidate()
+    assert torch.equal(guard._teacher(data(0)), wanted)
+    if isinstance(model, Keeps):
+        kept = guard._teacher.more["list"][0]
+        assert not kept.requires_grad
+        assert model.features.requires_grad
+    move(model, 1)
+    guard.penalty(data(0)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+OUTPUTS = {
+    "a label for each token": lambda m, x: m.a(x)[:, None].expand(-1, 3, -1),
+    "one output": lambda m, x: m.a(x)[:, :1],
+    "no class axis": lambda m, x: m.a(x)[:, 0],
+    "two outputs": lambda m, x: (m.a(x), x),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_what_returns_no_row_of_classes_is_refused(kind):
+    model = Function(OUTPUTS[kind], a=nn.Linear(4, 3))
+    guard, memory = Distillation(model), Replay(model, examples=6)
+    guard.consolidate()
+    memory.consolidate(data(0), torch.arange(6) % 3)
+    with pytest.raises(ValueError, match=r"model returns .*logits \(N, C\).*two classes or more") as refusal:
+        memory.penalty()
+    if kind != "two outputs":
+        with pytest.raises(ValueError, match=r"the teacher returns .*logits \(N, C\).*two classes or more"):
+            guard.penalty(data(0))
+        assert str(tuple(model(data(0)).shape))[2:] in str(refusal.value)
+
+
+def test_a_head_of_one_unit_is_refused():
+    model = headed()
+    model.units.chosen = (3,)
+    with pytest.raises(ValueError, match=r"chosen is \(3,\); a head must have two units or more"):
+        Distillation(model).consolidate()
+
+
+def test_outputs_that_are_new_are_free_and_outputs_that_are_gone_are_refused():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    guard = Distillation(model)
+    guard.consolidate()
+    old = model[2]
+    model[2] = nn.Linear(5, 5)
+    with torch.no_grad():
+        model[2].weight[:3], model[2].bias[:3] = old.weight, old.bias
+    assert guard.penalty(data(0)).item() == pytest.approx(0, abs=1e-15)
+    guard.penalty(data(0)).backward()
+    assert (model[2].weight.grad[3:] == 0).all()
+    model[2] = nn.Linear(5, 2)
+    with pytest.raises(ValueError, match=r"model returns logits \(6, 2\) and the teacher \(6, 3\)"):
+        guard.penalty(data(0))
+
+
+def test_teacher_and_memory_go_where_the_model_goes():
+    model = network()
+    guard, memory = Distillation(model), Replay(model, examples=6, batch_size=50)
+    guard.consolidate()
+    memory.consolidate(data(0), torch.arange(6) % 3)
+    before = memory.penalty().item()
+    move(model, 1)
+    wanted = guard.penalty(data(0)).item()
+    model.float()
+    assert guard.penalty(data(0).float()).item() == pytest.approx(wanted, rel=1e-4)
+    assert memory.penalty().dtype == torch.float32
+    assert before > 0
+    model.to("meta")
+    for value in (guard.penalty(data(0).float().to("meta")), memory.penalty()):
+        assert value.device.type == "meta"
+
+
+def test_a_wrapped_model_is_asked_by_its_heads():
+    model = headed()
+    plain, wrapped = Distillation(model), Distillation(nn.DataParallel(model))
+    model.units.chosen = (0, 1)
+    for guard in (plain, wrapped):
+        guard.consolidate()
+    memory = Replay(nn.DataParallel(model), examples=4)
+    memory.consolidate(data(0), torch.arange(6) % 2)
+    assert memory.units is not None
+    move(model, 1)
+    model.units.chosen = (2, 3)
+    assert wrapped.penalty(data(0)).item() == pytest.approx(plain.penalty(data(0)).item(), rel=1e-12)
+    assert memory.penalty().isfinite()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"head/0": torch.tensor([1.0, 2.0])}, "head/0"),
+        ({"head/0": torch.tensor([1])}, "two or more units"),
+        ({"head/0": torch.tensor([-1, 2])}, "two or more units"),
+        ({"teacher/0.weight": torch.zeros(5, 3)}, "another model"),
+        ({"teacher/9.weight": torch.zeros(5, 3)}, "another model"),
+        ({"teacher/0.weight": torch.zeros(5, 4, dtype=torch.long)}, "teacher/0.weight"),
+        ({"weight": torch.zeros(5, 4)}, "'weight'"),
+    ],
+)
+def test_a_state_of_another_model_is_refused_and_changes_nothing(changes, words):
+    guard = Distillation(network())
+    guard.consolidate()
+    state = guard.state_dict()
+    with pytest.raises(ValueError, match=words):
+        guard.load_state_dict(state | changes)
+    assert all(torch.equal(value, state[key]) for key, value in guard.state_dict().items())
+
+
 # ---- replay
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_class_indices_may_be_narrow(dtype):
+    narrow, wide = Replay(network(), examples=6), Replay(network(), examples=6)
+    narrow.consolidate(data(0), (torch.arange(6) % 3).to(dtype))
+    wide.consolidate(data(0), torch.arange(6) % 3)
+    assert narrow.penalty().item() == wide.penalty().item() > 0
+
+
+def test_a_state_of_another_number_of_examples_a_task_is_refused():
+    model = network()
+    guard, _ = Replay(model, examples=4), [0, 1]
+    for task in range(2):
+        guard.consolidate(data(task), torch.arange(6) % 3)
+    with pytest.raises(ValueError, match=r"8 examples of 2 tasks; with examples = 2 for each task it must hold 4"):
+        Replay(model, examples=2).load_state_dict(guard.state_dict())
+    old = {key: value for key, value in guard.state_dict().items() if key != "tasks"}  # as earlier versions kept it
+    twin = Replay(model, examples=4, batch_size=128)
+    twin.load_state_dict(old)
+    assert twin.penalty().item() == guard.penalty().item()
+    with pytest.raises(ValueError, match="generator that is none"):
+        guard.load_state_dict(guard.state_dict() | {"generator": torch.zeros(3)})
+
+
+def test_what_is_no_tensor_is_not_kept():
+    guard = Replay(network(), examples=2)
+    for inputs, targets in (([1.0, 2.0], torch.zeros(2)), (data(0), [0] * 6), (data(0), None)):
+        with pytest.raises(TypeError, match=r"(inputs|targets) is (list|NoneType); it must be a tensor"):
+            guard.consolidate(inputs, targets)
 
 
 def memory(model, chosen_of_tasks, examples=4):

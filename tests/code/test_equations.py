@@ -4,6 +4,7 @@ Pages show these tests under the code that they bind. The last two tests change 
 a sign, a number, an index; the test that binds them must notice.
 """
 
+import math
 import re
 import warnings
 
@@ -11,9 +12,18 @@ import pytest
 import torch
 from equations import BOUND, Equation, bindings, bound, changed, changed_code, numbered, same, shown_lines
 from ewc import EWC, L2, AccuracyMatrix, diagonal_fisher, fisher_overlap, full_fisher, kronecker_fisher, mlp
-from ewc.chapters.likelihood_and_loss.likelihood import gaussian_log_likelihood, log_likelihood, log_softmax
+from ewc.chapters.fisher_information.bridge import of_two_labels, posterior_precision
+from ewc.chapters.laplace_approximation.error import divergence_of_the_cube
+from ewc.chapters.likelihood_and_loss.likelihood import (
+    gaussian_log_likelihood,
+    log_likelihood,
+    log_softmax,
+    prior_precision_of,
+)
 from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
+from ewc.chapters.tempting_fixes.two_weights import tug
+from ewc.chapters.the_shape_of_curvature.uses import block_of_uses
 from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.distillation import Distillation
@@ -22,7 +32,7 @@ from ewc.gradients import add_linear
 from ewc.importance import SynapticIntelligence, _Walk
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.noise import cost_of_a_shift, curvature_along
-from ewc.scores import labels_and_scores
+from ewc.scores import weighted_scores
 from ewc.sensitivity import MemoryAwareSynapses, output_sensitivity
 from ewc.springs import _Quadratic, add_gradient, largest_curvature, parabola
 from ewc.steps import capped, proximal_step
@@ -83,6 +93,16 @@ def test_eq_leash(equation):
     guard, names = held_evenly()
     names |= {"L_B": lambda theta: 0.25}
     same(0.25 + guard.penalty().detach(), equation.side(1, names, i=len(names["F"])))
+
+
+@bound("eq-tug", tug)
+def test_eq_tug(equation):
+    k, wanted, c, old = positive(3), normal(3), positive(3, seed=1), normal(3, seed=2)
+    theta = tug(k, wanted, c, old)
+    names = {"k": k, r"\theta^B": wanted, "c": c, r"\theta^*": old, r"\theta": theta}
+    for i in (1, 2, 3):
+        same(equation.side(0, names | {"i": i}), equation.side(1, names | {"i": i}))
+        same(theta[i - 1], equation.side(3, names | {"i": i}))
 
 
 # ---- Likelihood and loss ----
@@ -237,6 +257,23 @@ def test_eq_gaussian_log_prior(equation):
     same(gaussian_log_prior(theta, 1.7), equation.side(1, {r"\theta": theta, r"\sigma": torch.tensor(1.7), "P": 3}, i=3))
 
 
+@bound("eq-laplace-error", divergence_of_the_cube)
+def test_eq_laplace_error(equation):
+    names = {r"g'''": lambda theta: torch.tensor(-7.0), r"\hat\theta": None, r"\Lambda": 3.5}
+    same(divergence_of_the_cube(-7.0, 3.5), equation.side(2, names))
+    d = torch.linspace(-8, 8, 20001, dtype=torch.float64) / 3.5**0.5  # half the variance of the cube, as a sum over a grid
+    q = (-3.5 * d**2 / 2).exp()
+    q, cube = q / q.sum(), -7.0 * d**3 / 6
+    same(divergence_of_the_cube(-7.0, 3.5), ((q * cube**2).sum() - (q * cube).sum() ** 2) / 2)
+
+
+@bound("eq-weight-decay", prior_precision_of)
+def test_eq_weight_decay(equation):
+    names = {r"\sigma": 0.5, "N": 8, "w": 0.5}
+    same(equation.side(0, names), equation.side(1, names))
+    same(prior_precision_of(0.3, 7), equation.side(1, names | {"N": 7, "w": 0.3}))
+
+
 @bound("eq-evidence", LaplacePosterior.log_evidence)
 def test_eq_evidence(equation):
     precision = definite(3)
@@ -268,25 +305,26 @@ def with_network(network, inputs, labels):
     return {"x": inputs, "y": labels + 1, r"\theta": theta, "p": p, "s": s, "N": len(inputs)}
 
 
-@bound("eq-output-score", labels_and_scores)
+@bound("eq-output-score", weighted_scores)
 def test_eq_output_score(equation):
-    logits = normal(1, 4).requires_grad_()
-    scored = list(labels_and_scores(logits.detach(), "exact", None, None))
-    p = logits.softmax(-1)[0].detach()
-    for label, (weight, score) in enumerate(scored, start=1):
-        same(weight, p[label - 1])
+    logits = normal(1, 4)
+    p = logits.softmax(-1)[0]
+    wanted = []
+    for label in (1, 2, 3, 4):
         names = {"y": label, "x": None, r"\theta": None, "p": lambda label, *_: p[int(label) - 1]}
-        same(score, torch.stack([torch.as_tensor(equation.side(1, names | {"k": k})) for k in (1, 2, 3, 4)]))
-        same(score, torch.autograd.grad(logits.log_softmax(-1)[0, label - 1], logits, retain_graph=True)[0])
-    drawn = labels_and_scores(logits.detach(), "sampled", None, torch.tensor([[0.0, 0.999999]]))
-    for (weight, score), label in zip(drawn, (1, 4), strict=True):
-        same(weight, 0.5)
-        same(score, scored[label - 1][1])
+        wanted.append(torch.stack([torch.as_tensor(equation.side(1, names | {"k": k})) for k in (1, 2, 3, 4)]))
+        free = logits.clone().requires_grad_()
+        same(wanted[-1], torch.autograd.grad(free.log_softmax(-1)[0, label - 1], free)[0])
+    drawn = weighted_scores(logits, "sampled", None, torch.tensor([[0.0, 0.999999]]))
+    for score, label in zip(drawn, (1, 4), strict=True):
+        same(score[0], wanted[label - 1] / 2**0.5)
     most = int(p.argmax())
     for labels, targets in (("argmax", None), ("empirical", torch.tensor([most]))):
-        ((weight, score),) = labels_and_scores(logits.detach(), labels, targets, None)
-        same(weight, 1.0)
-        same(score, scored[most][1])
+        (score,) = weighted_scores(logits, labels, targets, None)
+        same(score[0], wanted[most])
+    columns = torch.cat(list(weighted_scores(logits, "exact", None, None)))
+    assert len(columns) == 3
+    same(columns.T @ columns, sum(p[y] * torch.outer(score, score) for y, score in enumerate(wanted)))
 
 
 @bound("eq-fisher-diagonal", diagonal_fisher)
@@ -304,7 +342,7 @@ def test_eq_fisher_whole(equation):
     same(full_fisher(network, inputs, batch_size=4), equation.side(1, with_network(network, inputs, labels), y=3))
 
 
-@bound("eq-empirical-fisher", labels_and_scores)
+@bound("eq-empirical-fisher", weighted_scores)
 def test_eq_empirical_fisher(equation):
     network, inputs, labels = small_network()
     names = with_network(network, inputs, labels)
@@ -312,6 +350,26 @@ def test_eq_empirical_fisher(equation):
     for i in (1, 8, 23, 30, len(fisher)):
         same(fisher[i - 1], equation.side(0, names | {"i": i}))
     test_eq_output_score()  # the other labels of the same lines
+
+
+@bound("eq-empirical-vanishes", of_two_labels)
+def test_eq_empirical_vanishes(equation):
+    for p in (0.3, 0.9):
+        z = torch.tensor(math.log(p / (1 - p)), dtype=torch.float64, requires_grad=True)
+        logs = torch.stack([nn.functional.logsigmoid(z), nn.functional.logsigmoid(-z)])
+        right, wrong = (torch.autograd.grad(each, z, retain_graph=True)[0] for each in logs)
+        exact, empirical = of_two_labels(torch.tensor(p, dtype=torch.float64))
+        same(exact, p * right**2 + (1 - p) * wrong**2)
+        same(empirical, right**2)
+        for side, wanted in ((0, exact), (1, exact), (2, empirical), (4, empirical / exact)):
+            same(equation.side(side, {"p": p}), wanted)
+
+
+@bound("eq-laplace-fisher", posterior_precision)
+def test_eq_laplace_fisher(equation):
+    fisher = definite(3)
+    names = {"N": 7, "F": fisher, r"\alpha": 0.3, "I": torch.eye(3, dtype=torch.float64)}
+    same(posterior_precision(fisher, 7, 0.3), equation.side(1, names))
 
 
 @bound("eq-own-label", own_label_weighted)
@@ -400,6 +458,13 @@ def test_eq_kronecker_eigen(equation):
     same(precision.power_times(vectors, -1)[:, rows], vectors[:, rows] @ torch.linalg.inv(dense))
 
 
+@bound("eq-many-uses", block_of_uses)
+def test_eq_many_uses(equation):
+    delta, a = normal(4, 3, 2), normal(4, 3, 5, seed=1)
+    names = {r"\operatorname{E}": [(1 / 4, {r"\delta": d, "a": inputs}) for d, inputs in zip(delta, a, strict=True)]}
+    same(block_of_uses(delta, a), equation.side(1, names, **{"r": 3, "r'": 3}))
+
+
 # ---- Deriving EWC ----
 
 
@@ -451,7 +516,8 @@ def test_eq_ewc_gradient(equation):
     network, guard, names = held_network()
     (2 * guard.penalty()).backward()  # twice the penalty: the factor from outside must come through
     guard.add_gradient()  # and once more, onto what is there
-    gradient = parameters_to_vector(parameter.grad for parameter in network.parameters()) / 3
+    guard.add_gradient(scale=4.0)  # and four times, as for a loss that was multiplied by four
+    gradient = parameters_to_vector(parameter.grad for parameter in network.parameters()) / 7
     for i in (1, 8, 23, len(gradient)):
         same(gradient[i - 1], equation.side(1, names | {"i": i}))
 
@@ -492,6 +558,7 @@ def test_eq_l_two(equation):
 def test_eq_largest_curvature(equation):
     _, guard, names = held_network()
     assert EWC(mlp((4,), inputs=5)).largest_curvature() == 0
+    assert largest_curvature(2.0, [({"none": torch.zeros(0)}, {"none": torch.zeros(0)})]) == 0
     wanted = names[r"\lambda"] * names["F"].max()
     same(guard.largest_curvature(), wanted)
     same(guard.largest_curvature(), equation.side(0, names, i=len(names["F"])))
@@ -616,7 +683,7 @@ def test_eq_earned(equation):
     gradients, moves, weights = normal(4, 3), normal(4, 3, seed=1), normal(3, seed=2)
     walk = _Walk.begin(weights)
     for gradient, move in zip(gradients, moves, strict=True):
-        walk.take(gradient, weights, True)
+        walk.take(gradient, first=True)
         weights = weights + move
         walk.settle(weights)
     for i in (1, 2, 3):

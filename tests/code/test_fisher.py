@@ -170,7 +170,7 @@ def test_no_result_depends_on_the_batch_size(name, labels):
 def test_no_result_depends_on_how_many_gradients_are_formed_at_once(monkeypatch):
     model, inputs = specimen("conv 2d", 7)
     whole = diagonal_fisher(model, inputs)
-    monkeypatch.setattr("ewc.gradients._NUMBERS_AT_ONCE", 300)
+    monkeypatch.setattr("ewc.gradients.NUMBERS_AT_ONCE", 300)
     assert_same(diagonal_fisher(model, inputs), whole, rtol=1e-12)
 
 
@@ -323,13 +323,14 @@ def test_full_fisher_is_symmetric_and_positive_semi_definite(name):
 def test_full_fisher_equals_the_generalised_gauss_newton_matrix(name):
     model, inputs = specimen(name, N)
     names = {key: parameter.detach() for key, parameter in model.named_parameters() if parameter.requires_grad}
+    found = full_fisher(model, inputs)  # before functional_call, which leaves a layer that is used twice without its parameters
     wanted = 0
     for example in inputs:
         jacobian = jacrev(lambda values, x=example: functional_call(model, values, (x[None],))[0])(names)
         j = torch.cat([jacobian[key].flatten(1) for key in names], 1)
         p = model(example[None])[0].softmax(0).detach()
         wanted = wanted + j.T @ (p.diag() - torch.outer(p, p)) @ j / len(inputs)
-    torch.testing.assert_close(full_fisher(model, inputs), wanted, rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-14)
 
 
 def test_full_fisher_is_the_curvature_of_the_divergence():

@@ -1,7 +1,11 @@
 """Synaptic Intelligence and Memory Aware Synapses, held to their formulas by loops in float64."""
 
 import copy
+import gc
+import io
 import math
+import warnings
+import weakref
 
 import pytest
 import torch
@@ -376,6 +380,180 @@ def test_a_training_that_diverged_is_not_consolidated():
 def test_a_damping_that_is_none_is_refused(damping):
     with pytest.raises(ValueError, match=r"damping is .*; it must be a finite number above 0"):
         SynapticIntelligence(network(), damping=damping)
+
+
+def trained(guard, steps=STEPS, goal=GOALS[0]):
+    optimizer = torch.optim.SGD(guard.model.parameters(), RATE)
+    for _ in range(steps):
+        zero_before_the_loss(optimizer, lambda: guard.model.loss(goal) + guard.penalty())
+    return guard
+
+
+def pickled(guard):
+    file = io.BytesIO()
+    torch.save(guard, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+
+
+@pytest.mark.parametrize("seen", [0, 3])
+@pytest.mark.parametrize("way", [copy.deepcopy, pickled])
+def test_a_copy_of_the_guard_watches_its_own_model_and_goes_on_where_it_was(way, seen):
+    guard = trained(SynapticIntelligence(Two(), STRENGTH, damping=DAMPING), seen)
+    twin = way(guard)
+    assert twin.model is not guard.model
+    for each in (twin, guard):
+        trained(each, STEPS - seen).consolidate()
+        torch.testing.assert_close(each.parabola()[1]["theta"], STRENGTH * torch.tensor(by_hand()[0][0]), rtol=1e-10, atol=0)
+
+
+def test_a_shallow_copy_and_its_giver_do_not_count_the_same_steps_twice():
+    guard = trained(SynapticIntelligence(Two(), STRENGTH, damping=DAMPING), 3)
+    twin = copy.copy(guard)
+    trained(guard, STEPS - 3)
+    for each in (guard, twin):
+        each.consolidate()
+        torch.testing.assert_close(each.parabola()[1]["theta"], STRENGTH * torch.tensor(by_hand()[0][0]), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, pickled])
+def test_a_model_that_keeps_its_guard_is_copied_with_it(way):
+    model = Two()
+    model.guard = SynapticIntelligence(model, STRENGTH, damping=DAMPING)
+    twin = way(model)
+    assert twin.guard.model is twin
+    trained(twin.guard).consolidate()
+    torch.testing.assert_close(twin.guard.parabola()[1]["theta"], STRENGTH * torch.tensor(by_hand()[0][0]), rtol=1e-10, atol=0)
+
+
+def test_a_layer_that_is_replaced_while_a_task_is_learned_is_consolidated_as_it_is():
+    model = nn.Sequential(nn.Linear(4, 3))
+    guard = SynapticIntelligence(model)
+    cross_entropy(model(data(0)), TARGETS).backward()
+    model[0] = nn.Linear(4, 5)
+    guard.consolidate()
+    assert guard.parabola()[0]["0.weight"].shape == (5, 4)
+
+
+def test_a_guard_that_nobody_keeps_goes_and_takes_its_hooks_along():
+    model, alive = Two(), []
+    for _ in range(5):
+        guard = SynapticIntelligence(model)
+        alive.append(weakref.ref(guard))
+    del guard
+    gc.collect()
+    assert not any(each() for each in alive)
+    assert not model.theta._backward_hooks and not model.theta._post_accumulate_grad_hooks
+    model.loss(GOALS[0]).backward()
+
+
+@pytest.mark.parametrize("way", ["penalty", "add_gradient", "observe", "penalty by itself"])
+def test_a_head_that_comes_later_earns_from_its_first_step_on(way):
+    def earned(guard):
+        if guard.model.__class__ is nn.ModuleList:
+            guard.consolidate()
+            guard.model.append(nn.Linear(1, 2))
+        head = guard.model[-1]
+        nn.init.constant_(head.weight, 0.3)
+        nn.init.zeros_(head.bias)
+        rule = torch.optim.SGD(head.parameters(), lr=0.1)
+        for _ in range(5):
+            rule.zero_grad()
+            loss = cross_entropy(head(torch.ones(1, 1)), torch.tensor([0]))
+            if way == "penalty":
+                (loss + guard.penalty()).backward()
+            else:
+                loss.backward()
+            if way == "penalty by itself" and (value := guard.penalty()).requires_grad:
+                value.backward()
+            if way in ("add_gradient", "observe"):
+                getattr(guard, way)()
+            rule.step()
+        guard.consolidate()
+        return guard.parabola()[1]
+
+    later = earned(SynapticIntelligence(nn.ModuleList([nn.Linear(1, 2)])))
+    start = earned(SynapticIntelligence(nn.Sequential(nn.Linear(1, 2))))
+    torch.testing.assert_close(later["1.weight"], start["0.weight"], rtol=1e-10, atol=0)
+    assert start["0.weight"].sum() > 0.1
+
+
+def test_a_head_that_learned_unseen_is_told_of():
+    heads = nn.ModuleList([nn.Linear(1, 2)])
+    guard = SynapticIntelligence(heads)
+    heads.append(nn.Linear(1, 2))
+    cross_entropy(heads[1](torch.ones(1, 1)), torch.tensor([0])).backward()
+    with pytest.warns(RuntimeWarning, match=r"'1\.weight' has learned unseen.*penalty, add_gradient or observe"):
+        guard.consolidate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard.consolidate()
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("first", ["guard", "optimiser"])
+def test_steps_that_are_taken_inside_the_backward_pass_are_counted_as_they_are(first, held):
+    model = Two()
+    guard = SynapticIntelligence(model, STRENGTH, damping=DAMPING) if first == "guard" else None
+    rule = torch.optim.SGD(model.parameters(), RATE)
+
+    def step(_):
+        rule.step()
+        rule.zero_grad()
+
+    model.theta.register_post_accumulate_grad_hook(step)
+    guard = guard or SynapticIntelligence(model, STRENGTH, damping=DAMPING)
+    for goal, (importance, anchor) in zip(GOALS[: 1 + held], by_hand(), strict=False):
+        for _ in range(STEPS):
+            (model.loss(goal) + guard.penalty()).backward()
+        guard.consolidate()
+        state = guard.state_dict()
+        torch.testing.assert_close(state["0/importance/theta"], torch.tensor(importance), rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(state["0/anchor/theta"], torch.tensor(anchor), rtol=1e-10, atol=1e-14)
+
+
+def test_a_parameter_that_takes_anothers_place_is_watched_from_its_own_start():
+    model = nn.Sequential(nn.Linear(4, 3))
+    guard = SynapticIntelligence(model)
+    old = model[0]
+    cross_entropy(model(data(0)), TARGETS).backward()
+    model[0] = nn.Linear(4, 3)
+    guard.penalty()
+    cross_entropy(old(data(0)), TARGETS).backward()  # the old one is nobody's business any more
+    assert guard.state_dict() == {}
+    assert not old.weight._backward_hooks
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_path_goes_on_in_another_type(dtype):
+    guard = trained(SynapticIntelligence(Two(), STRENGTH, damping=DAMPING), 3)
+    guard.model.to(dtype)
+    for _ in range(STEPS - 3):
+        guard.model.zero_grad()
+        gap = guard.model.theta - torch.tensor(GOALS[0], dtype=dtype)
+        (gap @ Two.CURVATURE.to(dtype) @ gap / 2).backward()
+        with torch.no_grad():
+            guard.model.theta -= RATE * guard.model.theta.grad
+    guard.consolidate()
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(guard.parabola()[1]["theta"].double(), STRENGTH * torch.tensor(by_hand()[0][0]), rtol=tolerance, atol=0)
+    assert guard.state_dict()["0/anchor/theta"].dtype == dtype
+
+
+def test_a_sparse_gradient_earns_as_a_dense_one():
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = Function(lambda m, w: m.embed(w).sum(1), embed=nn.Embedding(4, 2, sparse=sparse))
+        guard = SynapticIntelligence(model)
+        rule = torch.optim.SGD(model.parameters(), 0.5)
+        for step in range(4):
+            model.zero_grad(set_to_none=step % 2 == 0)
+            (cross_entropy(model(torch.tensor([[0, 1], [1, 2]])), torch.tensor([0, 1]))).backward()
+            rule.step()
+        guard.consolidate()
+        found.append(guard.parabola()[1]["embed.weight"])
+    assert found[0][:3].max() > 0
+    torch.testing.assert_close(*found)
 
 
 # ---- Memory Aware Synapses

@@ -5,7 +5,7 @@ import torch
 from ewc import EWC, KroneckerEWC, factors, kronecker_fisher
 from ewc.factors import Blocks
 from ewc.steps import Proximal
-from test_penalties import data, move, network, values
+from test_penalties import data, move, network, nudge, values
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
@@ -112,6 +112,7 @@ def test_a_proximal_step_leaves_frozen_layers_and_refuses_what_it_cannot_do():
             guard.proximal_step(wrong)
     kept = KroneckerEWC(network(), 7.0, factors="kept")
     for task in range(2):
+        nudge(kept.model)
         kept.consolidate(data(task))
     with pytest.raises(ValueError, match=r"factors of 2 tasks are kept.*factors=.added."):
         kept.proximal_step(0.1)
@@ -165,10 +166,11 @@ def test_the_same_task_twice_is_twice_the_task_once_added(decay):
     kept, added = (KroneckerEWC(network(), decay=decay, factors=factors) for factors in ("kept", "added"))
     for guard in (kept, added):
         for _ in range(3):
+            nudge(guard.model)
             guard.consolidate(data(0))
         move(guard.model, 1)
-    assert added.penalty().item() == pytest.approx(kept.penalty().item(), rel=1e-10)
-    assert added.largest_curvature() == pytest.approx(kept.largest_curvature(), rel=1e-10)
+    assert added.penalty().item() == pytest.approx(kept.penalty().item(), rel=1e-6)
+    assert added.largest_curvature() == pytest.approx(kept.largest_curvature(), rel=1e-6)
 
 
 @pytest.mark.parametrize("side", ["outputs", "inputs", "both"])
@@ -211,8 +213,9 @@ def test_added_factors_do_not_grow_and_kept_ones_grow_by_a_task():
     kept, added = KroneckerEWC(network()), KroneckerEWC(network(), factors="added")
     sizes = []
     for task in range(3):
-        kept.consolidate(data(task))
-        added.consolidate(data(task))
+        for guard in (kept, added):
+            nudge(guard.model)
+            guard.consolidate(data(task))
         sizes.append((numbers(kept), numbers(added)))
     once = 5 * 5 + 5 * 5 + 3 * 3 + 6 * 6
     assert sizes == [(once, once), (2 * once, once), (3 * once, once)]
@@ -226,6 +229,7 @@ def test_added_factors_where_a_task_has_none_stay():
         assert 0 < guard.penalty().item() < torch.inf
     blank = KroneckerEWC(nn.Linear(4, 3, bias=False), factors="added")
     blank.consolidate(0 * data(0))
+    nudge(blank.model)
     blank.consolidate(0 * data(0))
     move(blank.model, 1)
     assert blank.penalty().item() == 0
@@ -256,6 +260,7 @@ def test_a_layer_frozen_for_one_task_is_still_held_when_it_thaws():
     guard = KroneckerEWC(model)
     guard.consolidate(data(0))
     model[0].requires_grad_(False)
+    nudge(model[2])
     guard.consolidate(data(1))
     model[0].requires_grad_(True)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """The Gaussian that stands for a posterior, against torch's own distributions, scipy, and posteriors that are Gaussian."""
 
+import numpy
 import pytest
 import torch
 from ewc import full_fisher, kronecker_fisher
@@ -236,3 +237,19 @@ def test_what_is_no_kronecker_precision_is_refused_by_name(factors, keywords, wo
 def test_a_kronecker_precision_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"precision has shape \(1, 1\); it may be \(2,\) or \(2, 2\)"):
         LaplacePosterior(torch.zeros(2), Kronecker([(ONE, ONE, PLACE)]))
+
+
+def test_numpys_numbers_are_numbers_and_words_are_not():
+    one, two = torch.ones(1, 1), numpy.int64(2)
+    kronecker = Kronecker([(one, one, torch.tensor([[0]]))], examples=two, prior=numpy.float32(0.5))
+    assert kronecker.dense().item() == 2.5
+    posterior = LaplacePosterior(torch.zeros(1), torch.ones(1))
+    assert posterior.sample(two).shape == (2, 1)
+    for wrong in (2.5, "2", 0):
+        with pytest.raises(ValueError, match=r"n is .*whole number"):
+            posterior.sample(wrong)
+        with pytest.raises(ValueError, match=r"steps is .*whole number"):
+            laplace_approximation(lambda theta: -(theta**2).sum(), torch.ones(1), steps=wrong)
+    for options in ({"examples": "2"}, {"examples": 0}, {"prior": "1"}, {"prior": float("nan")}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
+            Kronecker([(one, one, torch.tensor([[0]]))], **options)

@@ -1,5 +1,6 @@
 """The metrics of continual learning on tables worked by hand; the overlap of Fishers against its definition by matrices."""
 
+import numpy
 import pytest
 import torch
 from ewc.metrics import AccuracyMatrix, fisher_overlap
@@ -39,18 +40,57 @@ def test_what_is_no_table_of_accuracies_is_refused(values):
         AccuracyMatrix(values)
 
 
-def test_what_no_metric_reads_may_be_untested_and_nothing_else():
-    nan = float("nan")
-    whole = [[0.9, 0.1, 0.3, 0.2], [0.8, 0.7, 0.2, 0.1], [0.5, 0.9, 0.8, 0.3], [0.4, 0.6, 0.7, 0.9]]
-    part = [[value if j <= i + 1 else nan for j, value in enumerate(row)] for i, row in enumerate(whole)]
-    for ask, arguments in (("average", ()), ("backward_transfer", ()), ("forgetting", ()), ("forward_transfer", ([0.1] * 4,))):
-        assert getattr(AccuracyMatrix(part), ask)(*arguments) == getattr(AccuracyMatrix(whole), ask)(*arguments), ask
+NAN = float("nan")
+WHOLE = [[0.9, 0.1, 0.3, 0.2], [0.8, 0.7, 0.2, 0.1], [0.5, 0.9, 0.8, 0.3], [0.4, 0.6, 0.7, 0.9]]
+
+
+def cut(beyond):
+    """The table with NaN for the tasks that lie more than so many ahead."""
+    return [[value if j <= i + beyond else NAN for j, value in enumerate(row)] for i, row in enumerate(WHOLE)]
+
+
+TABLES = {
+    "one ahead": cut(1),
+    "none ahead": cut(0),
+    "rows that end": [row[: i + 1] for i, row in enumerate(WHOLE)],
+    "rows that end one ahead": [row[: i + 2] for i, row in enumerate(WHOLE)],
+    "tensors that end": [torch.tensor(row[: i + 1], dtype=torch.float64) for i, row in enumerate(WHOLE)],
+    "an array": numpy.array(cut(0)),
+    "none where untested": [[None if value != value else value for value in row] for row in cut(0)],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tasks_that_were_not_learned_yet_may_be_untested(name):
+    part = AccuracyMatrix(TABLES[name])
+    for ask in ("average", "backward_transfer", "forgetting"):
+        assert getattr(part, ask)() == pytest.approx(getattr(AccuracyMatrix(WHOLE), ask)(), rel=1e-12), ask
+    if name in ("one ahead", "rows that end one ahead"):
+        assert part.forward_transfer([0.1] * 4) == AccuracyMatrix(WHOLE).forward_transfer([0.1] * 4)
+    else:
+        with pytest.raises(ValueError, match=r"task 1 was not tested before it was learned: values\[0, 1\]"):
+            part.forward_transfer([0.1] * 4)
+
+
+def test_what_was_learned_has_to_be_tested():
     for i in range(4):
-        for j in range(min(i + 2, 4)):
-            holed = [[*other] for other in part]
-            holed[i][j] = nan
-            with pytest.raises(ValueError, match="between 0 and 1"):
+        for j in range(i + 1):
+            holed = cut(1)
+            holed[i][j] = NAN
+            with pytest.raises(ValueError, match=rf"no accuracy on task {j} after task {i}"):
                 AccuracyMatrix(holed)
+    with pytest.raises(ValueError, match="no accuracy on task 1 after task 1"):
+        AccuracyMatrix([[0.9], [0.7]])
+    with pytest.raises(ValueError, match="values has shape"):
+        AccuracyMatrix([[0.9, 0.1, 0.2], [0.7, 0.8]])
+    with pytest.raises(ValueError, match="baseline is"):
+        AccuracyMatrix(WHOLE).forward_transfer([0.1, NAN, 0.1, 0.1])
+
+
+def test_a_mean_in_float32_may_lie_just_above_one():
+    assert AccuracyMatrix([[1.0000001192092896, 0.2], [0.7, 0.8]]).values.max() == 1
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        AccuracyMatrix([[1.001, 0.2], [0.7, 0.8]])
 
 
 def test_one_task_has_nothing_to_compare():

@@ -97,6 +97,33 @@ def test_a_network_that_is_more_than_its_layers_say_is_left_to_autograd(change):
     assert plain_layers(model) is None
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_momentum_is_folded_into_what_the_gradients_are_added_to(count):
+    draws = torch.Generator().manual_seed(0)
+    models = [network((3, 2), place) for place in range(count)]
+    values = {
+        name: torch.stack([dict(model.named_parameters())[name].detach() for model in models])
+        for name, _ in models[0].named_parameters()
+    }
+    velocities = {name: torch.zeros_like(value) for name, value in values.items()}
+    passes, rules = (
+        Passes(plain_layers(models[0]), values, velocities, 0.8),
+        [torch.optim.SGD(model.parameters(), 0.1, 0.8) for model in models],
+    )
+    for _ in range(4):
+        inputs = torch.randn(count, 6, 5, generator=draws, dtype=torch.float64)
+        targets = torch.randint(0, 4, (count, 6), generator=draws)
+        passes.differentiate(inputs, targets)
+        for name, value in values.items():
+            value -= 0.1 * velocities[name]
+        for place, (model, rule) in enumerate(zip(models, rules, strict=True)):
+            rule.zero_grad()
+            cross_entropy(model(inputs[place]), targets[place]).backward()
+            rule.step()
+            for name, parameter in model.named_parameters():
+                torch.testing.assert_close(values[name][place], parameter.detach(), rtol=1e-10, atol=1e-12)
+
+
 def test_a_hook_on_a_parameter_waits_for_autograds_gradient_but_not_in_a_stack():
     model = network((3,), 0)
     assert passes_of(model)

@@ -31,6 +31,11 @@ def move(model, seed, size=0.3):
             parameter += size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
 
 
+def nudge(model):
+    """Weights that are others by a hair: two tasks at next to one place."""
+    move(model, 123, 1e-9)
+
+
 def values(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
@@ -191,10 +196,11 @@ def test_merged_counts_two_tasks_learned_at_one_place_as_separate_does():
     for anchors in ("separate", "merged"):
         penalty = EWC(network(), 2.0, anchors=anchors)
         penalty.consolidate(data(0))
+        nudge(penalty.model)
         penalty.consolidate(data(1))
         move(penalty.model, 9)
         found.append(penalty.penalty().item())
-    assert found[0] == pytest.approx(found[1], rel=1e-12)
+    assert found[0] == pytest.approx(found[1], rel=1e-7)
 
 
 @pytest.mark.parametrize("labels", ["exact", "empirical", "argmax"])
@@ -274,6 +280,7 @@ def test_a_third_task_still_remembers_the_first(anchors):
     for task in range(3):
         inputs = torch.zeros(5, 4)
         inputs[:, task] = 1
+        nudge(model)
         penalty.consolidate(inputs)
     at_rest = penalty.penalty().item()
     with torch.no_grad():
@@ -292,6 +299,7 @@ def test_what_decay_leaves_of_the_first_task():
     for task in range(3):
         inputs = torch.zeros(5, 4)
         inputs[:, task] = 1
+        nudge(model)
         penalty.consolidate(inputs)
     importance = penalty.state_dict()["0/importance/weight"][0]
     torch.testing.assert_close(importance[:3] / importance[2], torch.tensor([0.25, 0.5, 1.0]))
@@ -304,8 +312,9 @@ def test_merged_memory_does_not_grow_and_separate_grows_by_a_task():
     merged, separate = EWC(network(), anchors="merged"), EWC(network())
     sizes = []
     for task in range(4):
-        merged.consolidate(data(task))
-        separate.consolidate(data(task))
+        for penalty in (merged, separate):
+            nudge(penalty.model)
+            penalty.consolidate(data(task))
         sizes.append((numbers(merged), numbers(separate)))
     weights = sum(parameter.numel() for parameter in network().parameters())
     assert sizes == [(2 * weights, 2 * weights * (task + 1)) for task in range(4)]
@@ -344,13 +353,15 @@ def test_a_layer_frozen_for_one_task_is_still_held_when_it_thaws(anchors):
     penalty = EWC(model, anchors=anchors)
     penalty.consolidate(data(0))
     model[0].requires_grad_(False)
+    nudge(model[2])
     penalty.consolidate(data(1))
     model[0].requires_grad_(True)
+    nudge(model[2])
     penalty.consolidate(data(2))
     fisher = [diagonal_fisher(model, data(task))["0.weight"] for task in (0, 2)]
     with torch.no_grad():
         model[0].weight += 1
-    assert penalty.penalty().item() == pytest.approx((fisher[0] + fisher[1]).sum().item() / 2, rel=1e-9)
+    assert penalty.penalty().item() == pytest.approx((fisher[0] + fisher[1]).sum().item() / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("anchors", ["separate", "merged"])

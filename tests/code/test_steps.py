@@ -213,3 +213,49 @@ def test_side_by_side_they_end_where_they_end_alone(wrap):
     fit_together([beside, other], [plain, plain], penalties=[held, l2], steps=50, seeds=[3, 4])
     torch.testing.assert_close(vector(beside), vector(alone), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(vector(other), vector(alone), atol=1e-3)
+
+
+# ---- with the calls of a penalty
+
+
+@pytest.mark.parametrize("wrap", [lambda guard: Capped(guard, 0.5), lambda guard: Proximal(guard, 0.9)])
+def test_what_is_wrapped_keeps_its_state(wrap):
+    model, guard = guarded(300.0, wrap)
+    twin = wrap(EWC(model, 300.0, anchors="merged"))
+    twin.load_state_dict(guard.state_dict())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1
+    assert twin.penalty().item() == guard.penalty().item()
+    found = []
+    for each in (guard, twin):
+        before = vector(model)
+        if hasattr(each, "after_step"):
+            each.after_step(0.1)
+        else:
+            each.add_gradient()
+        found.append(torch.cat([vector(model), *(p.grad.flatten() for p in model.parameters())]))
+        torch.nn.utils.vector_to_parameters(before, model.parameters())
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+    assert isinstance(guard, Proximal) or found[0][len(before) :].abs().max() > 0
+    assert isinstance(guard, Capped) or not torch.equal(found[0][: len(before)], before)
+
+
+def test_the_gradient_that_a_capped_penalty_adds_is_that_of_its_value():
+    model, guard = guarded(300.0, lambda guard: Capped(guard, 0.5))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1
+    wanted = torch.autograd.grad(guard.penalty(), list(model.parameters()))
+    model.zero_grad()
+    guard.add_gradient(scale=2.0)
+    for parameter, gradient in zip(model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * gradient)
+
+
+def test_a_proximal_penalty_adds_nothing():
+    model, guard = guarded(300.0, Proximal)
+    model.zero_grad()
+    guard.add_gradient()
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from ewc import models, tasks
+from ewc.tasks import held_out, padded, permuted, split
 from ewc.training import accuracy, fit
+from small_tasks import blobs
 from tiny_runs import images
 
 
@@ -196,3 +199,28 @@ def test_outputs_may_differ_from_example_to_example():
     assert layer(logits).tolist() == [[0, 1], [6, 7], [11, 8]]
     layer.chosen = (1, 3)
     assert layer(logits).tolist() == [[1, 3], [5, 7], [9, 11]]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_class_indices_may_be_narrow(dtype):
+    wide = blobs()
+    narrow = replace(wide, train_targets=wide.train_targets.to(dtype), test_targets=wide.test_targets.to(dtype))
+    assert narrow.train_targets.dtype == narrow.test_targets.dtype == torch.long
+    for one, other in zip(split(narrow, [[0, 2], [1]]), split(wide, [[0, 2], [1]]), strict=True):
+        assert torch.equal(one.train_targets, other.train_targets)
+        assert torch.equal(one.test_inputs, other.test_inputs)
+
+
+def test_numpys_numbers_are_numbers():
+    task = replace(blobs(), train_inputs=torch.rand(90, 1, 4, 4), test_inputs=torch.rand(90, 1, 4, 4))
+    two = numpy.int64(2)
+    assert len(permuted(task, two, seed=two, square=two)) == 2
+    assert padded(task, two).train_inputs.shape == (90, 1, 8, 8)
+    assert len(split(task, numpy.int64(3))) == 3
+    assert split(task, [numpy.array([0, 2])])[0].units == (0, 2)
+    assert len(held_out(task, numpy.float32(0.5)).train_targets) == 45
+    for wrong in (2.5, "2"):
+        with pytest.raises(ValueError, match="square is"):
+            permuted(task, 2, square=wrong)
+    with pytest.raises(ValueError, match="share is"):
+        held_out(task, "0.5")

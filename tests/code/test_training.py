@@ -5,6 +5,7 @@ import itertools
 import re
 import warnings
 
+import numpy
 import pytest
 import torch
 from by_hand import Function
@@ -53,6 +54,26 @@ def test_steps_are_descent_with_momentum_on_mean_loss_plus_penalty(penalised):
         height = min((step + 1) / 2, (steps - step) / 8, 1)  # up over a fifth of the steps, then down to 0
         torch.nn.utils.vector_to_parameters(now - height * rate * velocity, by_hand.parameters())
     torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-4, atol=1e-5)
+
+
+class Damps:
+    """A penalty that looks at the gradient before it adds to it."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def add_gradient(self):
+        for parameter in self.model.parameters():
+            parameter.grad -= 0.5 * parameter.grad
+
+
+def test_a_penalty_that_looks_at_the_gradient_sees_no_momentum():
+    models = [small(), small()]
+    models[1][1].weight.register_hook(lambda gradient: None)  # so that autograd makes its gradients
+    fit(models[0], blobs(), penalty=Damps(models[0]), **QUICK)
+    half = QUICK | {"learning_rate": QUICK["learning_rate"] / 2}
+    fit(models[1], blobs(), **half)
+    torch.testing.assert_close(weights(models[0]), weights(models[1]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("carried", [True, False])
@@ -403,3 +424,24 @@ def test_a_short_training_shows_no_bar_even_on_a_terminal(monkeypatch, tmp_path)
     monkeypatch.setenv("EWC_TERMINAL", str(tmp_path / "terminal"))
     fit(small(), blobs(), **QUICK)
     assert (tmp_path / "terminal").read_text().strip() == ""
+
+
+# ---- what batch normalisation cannot take
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(65, [64 + 1]), (66, [64, 2]), (64, [64]), (129, [64, 65])])
+def test_one_example_left_over_joins_the_batch_before_it_where_batches_are_normalised(count, sizes):
+    task, seen = blobs(n=count), []
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    assert len(task.train_targets) == count
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    fit(model, task, steps=2 * len(sizes), batch_size=64)
+    assert seen == sizes * 2
+    without, alone = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 3)), []
+    without.register_forward_pre_hook(lambda _, inputs: alone.append(len(inputs[0])))
+    fit(without, task, steps=-(-count // 64), batch_size=64)
+    assert alone == [len(rows) for rows in torch.arange(count).split(64)]
+
+
+def test_numpys_numbers_are_numbers():
+    fit(small(), blobs(), steps=numpy.int64(2), batch_size=numpy.int64(16), learning_rate=numpy.float32(0.1), momentum=numpy.float32(0.5))

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browsing import WIDTHS
+from browsing import OPENED_IN, WIDTHS
 from building import PAGES, source
 
 
@@ -20,6 +20,23 @@ def test_a_page_opens_from_the_disk_with_nothing_wrong(windows, page_name, scree
         assert seen.mistakes == 0
     assert seen.width <= WIDTHS[screen], "the page scrolls sideways"
     assert not seen.standing_out, "stands out of the page, and nothing there scrolls"
+
+
+@pytest.mark.parametrize(("screen", "theme"), OPENED_IN.items())
+@pytest.mark.parametrize("page_name", PAGES)
+def test_nothing_is_cut_off_without_a_way_to_the_rest(windows, page_name, screen, theme):
+    """At 1280, 768 and 390 pixels, with all answers and tests unfolded."""
+    assert windows.look(page_name, screen, theme).cut == []
+
+
+@pytest.mark.parametrize(("screen", "theme"), OPENED_IN.items())
+@pytest.mark.parametrize("page_name", PAGES)
+def test_no_box_covers_the_screen_and_each_closes(windows, page_name, screen, theme):
+    boxes = windows.look(page_name, screen, theme).boxes
+    if boxes is None:
+        pytest.skip("no symbol and no number from a run is on this page")
+    assert boxes["wrong"] == []
+    assert boxes["seen"] > 0
 
 
 def test_a_first_visit_has_nothing_to_complain_of(browser, real_book):

@@ -173,6 +173,46 @@ def test_a_number_names_the_runs_that_it_came_from(visit):
     assert page.evaluate(LIT, ".num") == 1
 
 
+def test_many_runs_are_said_in_few_words_and_lead_to_their_table(windows):
+    """The number with the most runs behind it: not a line for each of them."""
+    visit = windows.open("book/beyond/the-family", "desktop", "light")
+    numbers = visit.page.locator("span.num[data-runs]")
+    counts = numbers.evaluate_all("all => all.map(e => e.dataset.runs.split(' ').length)")
+    number = numbers.nth(counts.index(max(counts)))
+    runs = number.get_attribute("data-runs").split()
+    assert len(runs) > 20
+    number.hover()
+    words = box(visit.page).inner_text()
+    assert f"From {len(runs)} runs" in words
+    methods, seeds = map(int, re.search(r"(\d+) methods × (\d+) seeds", words).groups())
+    assert methods * seeds == len(runs)
+    assert len(words) < 300
+    assert box(visit.page).get_by_role("link").first.get_attribute("href").endswith(f"how-this-copy-was-made.html#run-{runs[0]}")
+    visit.close()
+
+
+def test_a_link_to_a_run_opens_the_table_that_is_folded(windows):
+    visit = windows.open("book/appendix/how-this-copy-was-made", "desktop", "light")
+    row = visit.page.locator("details table.runs tr[id]").last
+    assert not row.is_visible()
+    visit.page.goto(f"{visit.page.url}#{row.get_attribute('id')}")
+    row.wait_for(state="visible")
+    visit.close()
+
+
+def test_the_box_closes_by_its_button_with_a_finger(windows):
+    visit = Visit(windows.window(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True), windows.file(PAGE))
+    page = visit.settle().page
+    in_equation(page, "fisher").tap()
+    box(page).wait_for(state="visible")
+    button = box(page).get_by_role("button", name="Close")
+    size = button.bounding_box()
+    assert min(size["width"], size["height"]) >= 30
+    button.tap()
+    assert not box(page).is_visible()
+    visit.close()
+
+
 @pytest.mark.parametrize("page_name", DISPLAYED)
 def test_every_symbol_of_every_displayed_equation_is_known_and_answers(windows, page_name):
     seen = windows.look(page_name, "desktop", "light")

@@ -118,6 +118,13 @@ def _panel(panel, size, name):
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
+def ink(axes, image: Tensor, **how):
+    """An image with values from 0, paper, to 1, ink. What is not ink is see-through, and book.css turns the ink light in dark mode."""
+    pixels = torch.zeros(*image.shape, 4)
+    pixels[..., 3] = (image.detach().float().clamp(0, 1) * 255).round() / 255
+    axes.imshow(pixels.numpy(), interpolation="nearest", **how)
+
+
 def percent(axes, which="y"):
     """Whole per cents on one of the axes."""
     from matplotlib.ticker import PercentFormatter

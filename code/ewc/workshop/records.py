@@ -39,7 +39,7 @@ from ewc.workshop import page
 # The modules that most experiments run, and those behind one call: the diagonal Fisher, a penalty of springs.
 LEARNING = ("tasks", "models", "heads", "passes", "training", "metrics")
 FISHER = ("fisher", "scores", "gradients")
-SPRINGS = ("penalties", "springs")
+SPRINGS = ("penalties", "springs", "checks")
 
 _PACKAGE = Path(__file__).parents[1]
 # The code as it was imported: a file that is saved while this process runs is not what runs.

@@ -26,11 +26,11 @@ _USES = {
     "joint": (),
     "l2": SPRINGS,
     "ewc": (*SPRINGS, *FISHER),
-    "si": ("importance", "springs"),
-    "mas": ("sensitivity", "springs", "scores", "gradients"),
-    "kronecker": ("kronecker", "factors", "springs", *FISHER),
-    "lwf": ("distillation",),
-    "replay": ("replay",),
+    "si": ("importance", "springs", "checks"),
+    "mas": ("sensitivity", "springs", "checks", "scores", "gradients"),
+    "kronecker": ("kronecker", "factors", "springs", "checks", *FISHER),
+    "lwf": ("distillation", "checks"),
+    "replay": ("replay", "checks"),
 }
 
 # What may differ between runs that stand in one stack.

@@ -1,9 +1,13 @@
 """What all figures share."""
 
+import base64
+import io
 import re
 
+import matplotlib.image
 import pytest
-from ewc.workshop.drawing import apart, draw
+import torch
+from ewc.workshop.drawing import apart, draw, ink
 
 
 def test_labels_are_moved_apart_in_their_order_and_no_further_than_needed():
@@ -29,3 +33,14 @@ def test_a_picture_that_is_saved_has_its_panels_side_by_side_and_in_one_unit(tmp
     assert [place["x"] for place in places] == [0, places[0]["width"]]
     assert sum(place["width"] for place in places) == pytest.approx(width)
     assert {place["height"] for place in places} == {height}
+
+
+def test_paper_is_see_through_and_ink_is_dark():
+    """A white ground would be a white square on a dark page."""
+    (panel,) = draw("half of it is ink", lambda axes: ink(axes, torch.tensor([[0.0, 1.0]]))).panels
+    data = re.search(r'href="data:image/png;base64,([^"]+)"', panel)[1]
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))
+    opacity = pixels[..., 3]
+    assert opacity.min() == 0
+    assert opacity.max() == 1
+    assert pixels[opacity > 0][:, :3].max() == 0

@@ -8,6 +8,7 @@ from ewc.workshop.drawing import (
     ORANGE,
     Picture,
     draw,
+    ink,
     looks_of,
     mean_and_range,
     steps_axis,
@@ -54,7 +55,7 @@ def misread(images: Tensor, labels: Sequence[str], tasks) -> Picture:
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
             across, down = place % 5, place // 5
             inset = axes.inset_axes([across / 5 + 0.01, 0.54 - 0.54 * down, 0.18, 0.36])
-            inset.imshow(1 - image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ink(inset, image.squeeze())
             inset.set_xticks([])
             inset.set_yticks([])
             inset.set_title(label, fontsize=10.5, loc="center", pad=3)

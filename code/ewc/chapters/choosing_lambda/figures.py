@@ -16,6 +16,7 @@ from ewc.workshop.drawing import (
     RED,
     Picture,
     draw,
+    ink,
     percent,
 )
 from torch import Tensor
@@ -259,7 +260,7 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
             for place, (image, answer) in enumerate(zip(images, answers, strict=True)):
                 across, down = place % 4, place // 4
                 inset = axes.inset_axes([across / 4 + 0.05, 0.78 - 0.52 * row - 0.22 * down, 0.14, 0.135])
-                inset.imshow(1 - image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                ink(inset, image.squeeze())
                 inset.set_axis_off()
                 inset.set_title(answer, fontsize=7.5, loc="center", pad=1.5)
 

@@ -10,23 +10,27 @@ from ewc.workshop.drawing import (
     INK,
     ORANGE,
     PURPLE,
+    SINGLE,
     Picture,
     draw,
     ellipse,
     fixed,
+    percent,
     two_digits,
 )
 from ewc.workshop.frames import Frames, frames
 from torch import Tensor
 
 
-def two_weights(turns: Tensor, steep: Tensor, flat: Tensor) -> Picture:
-    """The rise of the loss when one weight alone is turned, for a weight that matters and one that does not."""
+def two_weights(turns: Tensor, steep: Tensor, flat: Tensor, steep_parabola: Tensor, flat_parabola: Tensor) -> Picture:
+    """The rise of the loss when one weight alone is turned, for a weight that matters and one that does not, and ½ F d² of each."""
+    low, high = min(float(steep.min()), float(flat.min())), max(float(steep.max()), float(steep_parabola.max()))
 
-    def curve(values, title, colour):
+    def curve(values, parabola, title, colour):
         def panel(axes):
             axes.plot(turns, values, color=colour)
-            axes.set_ylim(min(-0.02 * float(steep.max()), float(flat.min())), 1.05 * float(steep.max()))
+            axes.plot(turns, parabola, color=INK, ls="--", lw=1.2)
+            axes.set_ylim(low - 0.05 * high, 1.05 * high)
             axes.set_title(title)
             axes.set_xlabel("turn of the weight")
             axes.set_ylabel("rise of the loss")
@@ -35,9 +39,36 @@ def two_weights(turns: Tensor, steep: Tensor, flat: Tensor) -> Picture:
 
     return draw(
         f"Rise of the loss against the turn of one weight from {turns.min():.1f} to {turns.max():.1f}, in two panels with one scale. "
-        f"The first weight gives a steep bowl that reaches {steep.max():.2g}; the second a line that stays within {flat.abs().max():.1g} of 0.",
-        curve(steep, "one weight", BLUE),
-        curve(flat, "another", ORANGE),
+        f"The first weight gives a bowl that reaches {steep[0]:.2g} and {steep[-1]:.2g} at its ends, where the dashed parabola of its Fisher information is at {steep_parabola[-1]:.2g}; "
+        f"the second a line that stays within {flat.abs().max():.1g} of 0.",
+        curve(steep, steep_parabola, "one weight", BLUE),
+        curve(flat, flat_parabola, "another", ORANGE),
+    )
+
+
+def how_uneven(fisher: Tensor) -> Picture:
+    """A histogram of the Fisher information of all weights, by powers of ten, with those that have none apart."""
+    powers = fisher[fisher > 0].log10()
+    low, high = max(-14, int(powers.min()) - 1), int(powers.max()) + 1
+    edges = torch.arange(low, high + 0.25, 0.25)
+    shares = torch.histogram(powers.cpu().clamp(min=low), edges).hist / len(fisher)
+    none = float((fisher == 0).float().mean())
+
+    def panel(axes):
+        axes.bar(edges[:-1] + 0.125, shares, width=0.24, color=BLUE)
+        axes.bar(low - 1.5, none, width=0.6, color=ORANGE)
+        ticks = [tick for tick in range(-12, high + 1, 4) if tick > low]
+        axes.set_xticks([low - 1.5, *ticks], ["none", *(f"$10^{{{tick}}}$" for tick in ticks)])
+        axes.set_xlabel("Fisher information of a weight")
+        axes.set_ylabel("share of the weights")
+        percent(axes)
+
+    middle = 10 ** float(powers.median())
+    return draw(
+        f"A histogram of the Fisher information of {len(fisher):,} weights on a logarithmic axis: most lie between {10 ** float(powers.quantile(0.05)):.0e} and {10 ** float(powers.quantile(0.95)):.0e}, "
+        f"with half of those that have any below {middle:.0e}; the largest is {float(fisher.max()):.1e}. A bar apart: {none:.0%} have none.",
+        panel,
+        size=SINGLE,
     )
 
 

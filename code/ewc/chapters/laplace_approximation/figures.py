@@ -2,8 +2,10 @@
 
 from ewc.workshop.drawing import (
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     SINGLE,
     Picture,
     curve_only,
@@ -25,10 +27,13 @@ def coins_and_gaussians(theta: Tensor, cases) -> Picture:
 
     def of(tosses, heads, density, gaussian, _):
         def panel(axes):
+            axes.axvspan(float(theta[0]), 0, color=GREY, alpha=0.14, lw=0)
+            axes.axvspan(1, float(theta[-1]), color=GREY, alpha=0.14, lw=0)
             axes.plot(theta, density, color=BLUE)
             axes.plot(theta, gaussian, color=ORANGE, ls="--")
             curve_only(axes)
             axes.set_xlim(float(theta[0]), float(theta[-1]))
+            axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
             axes.set_xlabel("chance of heads, $\\theta$")
             axes.set_title(f"{heads} heads in {tosses} tosses")
             rising = int((density > 0.5 * density.max()).nonzero()[0])
@@ -43,7 +48,7 @@ def coins_and_gaussians(theta: Tensor, cases) -> Picture:
         for tosses, heads, _, _, kl in cases
     )
     return draw(
-        "Panels of a coin's posterior with the Gaussian at its peak, dashed. With few tosses the posterior leans and the Gaussian runs over the edges at 0 and 1; "
+        "Panels of a coin's posterior with the Gaussian at its peak, dashed. With few tosses the posterior leans and the Gaussian runs on beyond 1, where no coin can be; "
         f"with many they lie on each other: {said}.",
         *(of(*case) for case in cases),
     )
@@ -87,34 +92,48 @@ def where_it_fails(rare, humps) -> Picture:
         return panel
 
     return draw(
-        "Two panels, each a posterior and the Gaussian at its mode, dashed. Left, a rare event: the posterior leans to the right and ends at 0, the Gaussian is centred on the peak and "
-        "reaches below 0. Right, two humps of equal height: the Gaussian covers one of them and knows nothing of the other.",
+        "Two panels, each a posterior and the Gaussian at its mode, dashed. First a rare event: the posterior ends at 0 and has a long tail upwards, the Gaussian is centred on the peak and "
+        "reaches below 0. Then two humps of equal height: the Gaussian covers one of them and knows nothing of the other.",
         of(rare, "skewed", "chance of heads, $\\theta$"),
         of(humps, "two-humped", "$\\theta$, when $\\theta^2$ was measured"),
     )
 
 
-def evidence_of_widths(widths: Tensor, truth: Tensor, laplace: Tensor) -> Picture:
-    """The log evidence against the width of the prior, from the grid and from Laplace."""
+def evidence_of_widths(widths: Tensor, truth: Tensor, laplace: Tensor, fit: Tensor) -> Picture:
+    """The log evidence against the width of the prior, from the grid and from Laplace; and Laplace's two parts, of which `fit` is one."""
+
+    def over_widths(axes):
+        axes.set_xscale("log")
+        axes.set_xlabel("width of the prior")
+        axes.set_xticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
+        axes.minorticks_off()
 
     def panel(axes):
         axes.plot(widths, truth, color=BLUE)
         axes.plot(widths, laplace, color=ORANGE, ls="--")
-        axes.set_xscale("log")
-        axes.set_xlabel("width of the prior")
-        axes.set_ylabel("log evidence")
-        axes.set_xticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
-        axes.minorticks_off()
+        over_widths(axes)
+        axes.set_title("log evidence")
         best = int(truth.argmax())
         axes.plot(widths[best], truth[best], marker="o", color=BLUE)
         label(axes, "grid", (widths[-1], truth[-1]), (4, 6), BLUE)
         label(axes, "Laplace", (widths[-1], laplace[-1]), (4, -6), ORANGE)
 
+    occam = laplace - fit
+
+    def parts(axes):
+        for values, name, colour, line in ((fit, "best fit", GREEN, "-."), (occam, "Occam\nfactor", PURPLE, ":")):
+            axes.plot(widths, values, color=colour, ls=line)
+            label(axes, name, (widths[-1], values[-1]), (4, 0), colour)
+        over_widths(axes)
+        axes.set_title("its two parts, as Laplace has them")
+
     best, guess = float(widths[truth.argmax()]), float(widths[laplace.argmax()])
     return draw(
-        f"Log evidence against the width of the prior on a logarithmic axis: a curve with one peak, at {best:.1f} on the grid and at {guess:.1f} by Laplace, whose curve runs close beside it.",
+        f"Log evidence against the width of the prior on a logarithmic axis: a curve with one peak, at {best:.1f} on the grid and at {guess:.1f} by Laplace, whose curve runs close beside it. "
+        f"Its two parts: the log likelihood of the best fit rises from {float(fit[0]):.1f} to {float(fit[-1]):.1f}, the Occam factor's logarithm falls from its height of "
+        f"{float(occam.max()):.1f} to {float(occam[-1]):.1f}.",
         panel,
-        size=SINGLE,
+        parts,
     )
 
 

@@ -11,6 +11,7 @@ from ewc.workshop.drawing import (
     SINGLE,
     Picture,
     draw,
+    ink,
     label,
 )
 from torch import Tensor
@@ -28,7 +29,7 @@ def price_of_doubt(probabilities: Tensor, images: Tensor, chosen: Tensor, task) 
             inset = axes.inset_axes(
                 [probability + 0.02, -math.log(probability) + 0.15, 0.11, 0.95], transform=axes.transData
             )
-            inset.imshow(1 - images[place].squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ink(inset, images[place].squeeze())
             inset.set_axis_off()
         axes.set_xlim(-0.02, 1.15)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])

@@ -32,6 +32,11 @@ def log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     return of_each.sum()
 
 
+def prior_precision_of(decay: float, examples: int) -> float:
+    """1/σ² = N w: the precision of the Gaussian prior that a weight decay w in the mean loss over N examples is."""
+    return examples * decay
+
+
 def gaussian_log_likelihood(outputs: Tensor, targets: Tensor, precision: float) -> Tensor:
     """Σₙ log N(yₙ; f(xₙ), 1/β) = −β/2 Σₙ (yₙ − f(xₙ))² + N/2 log β − N/2 log 2π, for outputs and targets (N,).
 

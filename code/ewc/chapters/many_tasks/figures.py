@@ -14,6 +14,7 @@ from ewc.workshop.drawing import (
     Picture,
     apart,
     draw,
+    ink,
     mean_and_range,
     percent,
 )
@@ -234,7 +235,7 @@ def orders(images: Sequence[Tensor], label: str) -> Picture:
 
     def panel(axes):
         for place, image in enumerate(images):
-            axes.imshow(1 - image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(32 * place, 32 * place + 28, 28, 0))
+            ink(axes, image, extent=(32 * place, 32 * place + 28, 28, 0))
         axes.set_xlim(0, 32 * len(images) - 4)
         axes.set_ylim(28, 0)
         axes.set_axis_off()

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from ewc.workshop.drawing import BLUE, GREEN, INK, ORANGE, Picture, draw, looks_of, mean_and_range, steps_axis
+from ewc.workshop.drawing import BLUE, GREEN, INK, ORANGE, Picture, draw, ink, looks_of, mean_and_range, steps_axis
 from torch import Tensor
 
 
@@ -80,7 +80,7 @@ def held_pixels(mean_image: Tensor, fisher_of_pixels: Tensor, task) -> Picture:
 
     def shown(image):
         def panel(axes):
-            axes.imshow(1 - image / image.max(), cmap="gray", vmin=0, vmax=1)
+            ink(axes, image / image.max())
             axes.set_axis_off()
 
         return panel
@@ -88,7 +88,7 @@ def held_pixels(mean_image: Tensor, fisher_of_pixels: Tensor, task) -> Picture:
     share = float((fisher_of_pixels < 0.01 * fisher_of_pixels.max()).float().mean())
     return draw(
         f"Two pictures of 28 by 28 pixels. First the mean image of {task.name}. Second, for each pixel, the Fisher information of "
-        f"the weights that read it: dark where strokes vary, and under a hundredth of its maximum on {share:.0%} of the pixels.",
+        f"the weights that read it: much where strokes vary, and under a hundredth of its maximum on {share:.0%} of the pixels.",
         shown(mean_image),
         shown(fisher_of_pixels),
         size=(3.0, 3.0),

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from ewc.evaluating import evaluated
 from ewc.fisher import diagonal_fisher
-from ewc.gradients import add_linear, closed_and_general, evaluated, example_gradients, forward, layers_to_read, zeros
+from ewc.gradients import add_linear, zeros
 from ewc.penalties import EWC
+from ewc.readings import readings
+from ewc.scores import names_of_trainable
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -46,23 +49,19 @@ def own_label_weighted(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 1024
 ) -> dict[str, Tensor]:
     """1/N Σ_n p(yₙ|xₙ) s(xₙ, yₙ)²: one of the C terms of the sum over labels, that of the data's label."""
-    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
     with evaluated(model):
-        layers = layers_to_read(model, inputs)
-        for batch in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-            logits, calls = forward(model, layers, inputs[batch])
-            closed, general = closed_and_general(calls)
-            p = logits.detach().softmax(1)
-            label = one_hot(targets[batch], p.shape[1])
+        names = names_of_trainable(model)
+        total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
+        for places, reading in readings(model, names, inputs, batch_size):
+            p = reading.logits.detach().softmax(1)
+            label = one_hot(targets[places], p.shape[1])
             weight = (p * label).sum(1, keepdim=True)
-            outputs = [call.output for call in closed + general]
-            deltas = torch.autograd.grad(logits, outputs, label - p, materialize_grads=True)
-            for call, delta in zip(closed, deltas, strict=False):
-                add_linear(total, names, call.module, weight * delta**2, call.input.detach() ** 2)
-            for gradients, part in example_gradients(general, deltas[len(closed) :], names, weight):
-                for name, gradient in gradients.items():
-                    total[name] += torch.einsum("n,n...->...", part, gradient**2)
+            for deltas, others in reading.passes([weight.sqrt() * (label - p)]):
+                for call, delta in zip(reading.closed, deltas, strict=True):
+                    add_linear(total, names, call.module, delta**2, call.input.detach() ** 2)
+                for gradients in others:
+                    for name, gradient in gradients.items():
+                        total[name] += (gradient**2).sum(0)
     return {name: value / len(inputs) for name, value in total.items()}
 
 

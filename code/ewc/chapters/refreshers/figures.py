@@ -42,8 +42,8 @@ def product_and_sum(products: Tensor, sums: Tensor) -> Picture:
         axes.set_xlabel("factors")
 
     return draw(
-        f"Two panels against the number of factors. Left, the power of ten of the product falls on a straight line to −324, where after {gone:,} factors the product becomes 0. "
-        f"Right, the sum of the logarithms falls on a straight line to {float(sums[-1]):,.0f} and goes on.",
+        f"Two panels against the number of factors. First, the power of ten of the product falls on a straight line to −324, where after {gone:,} factors the product becomes 0. "
+        f"Second, the sum of the logarithms falls on a straight line to {float(sums[-1]):,.0f} and goes on.",
         product,
         total,
     )
@@ -180,7 +180,7 @@ def precisions(theta: Tensor, densities) -> Picture:
         axes.set_xlabel("$\\theta$")
 
     return draw(
-        "Two panels. Left, bells around zero with precisions ¼, 1 and 4: the larger the precision, the narrower and higher. Right, minus their logarithms: parabolas, the steeper the larger the precision.",
+        "Two panels. First, bells around zero with precisions ¼, 1 and 4: the larger the precision, the narrower and higher. Second, minus their logarithms: parabolas, the steeper the larger the precision.",
         bells,
         bowls,
     )
@@ -282,7 +282,7 @@ def kl_both_ways(theta: Tensor, p: Tensor, q: Tensor, forward: float, backward: 
         fixed(axes, f"$q\\,\\log(q/p)$: area {backward:.2f}", (0.02, 0.84), ORANGE)
 
     return draw(
-        f"Left, a narrow density p and a wider one q. Right, the curves p log(p/q), whose area is {forward:.2f}, and q log(q/p), whose area is {backward:.2f}. Both dip below zero and have a positive area.",
+        f"Two panels. First, a narrow density p and a wider one q. Second, the curves p log(p/q), whose area is {forward:.2f}, and q log(q/p), whose area is {backward:.2f}. Both dip below zero and have a positive area.",
         densities,
         summands,
     )
@@ -322,7 +322,7 @@ def kronecker(left: Tensor, right: Tensor) -> Picture:
     product = torch.kron(left, right)
     return draw(
         f"Three matrices: a {len(left)} by {len(left)} one, a {len(right)} by {len(right)} one, and their Kronecker product of {len(product)} by {len(product)}, in which each entry of the first has become a copy of the second, "
-        "as dark as that entry.",
+        "as strong as that entry.",
         shown(left, "$U$"),
         shown(right, "$V$"),
         shown(product, "$U \\otimes V$"),
@@ -361,7 +361,7 @@ def broadcast_table(predictions: Tensor, targets: Tensor) -> Picture:
 
     meant, made = (predictions[:, 0] - targets)[:, None], predictions - targets
     return draw(
-        f"Two tables of differences. Left the {len(meant)} that were meant. Right the {made.numel()} that broadcasting makes, with those on its diagonal and {made.numel() - len(meant)} others.",
+        f"Two tables of differences. First the {len(meant)} that were meant. Second the {made.numel()} that broadcasting makes, with those on its diagonal and {made.numel() - len(meant)} others.",
         table(meant, "meant: 4"),
         table(made, "made: 4 × 4"),
         size=(2.9, 2.7),

@@ -29,6 +29,11 @@ class TwoWeights(nn.Module):
         return self.linear.weight.detach().flatten().clone()
 
 
+def tug(curvature: Tensor, wanted: Tensor, stiffness: Tensor, old: Tensor) -> Tensor:
+    """Where a weight comes to rest between a bowl of this curvature about `wanted` and a spring of this stiffness to `old`."""
+    return (curvature * wanted + stiffness * old) / (curvature + stiffness)
+
+
 def descend(
     model: nn.Module, inputs: Tensor, labels: Tensor, *, penalty=None, steps: int, learning_rate: float
 ) -> Tensor:

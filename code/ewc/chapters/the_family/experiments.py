@@ -18,7 +18,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from ewc.workshop.sequences import bytes_carried, penalty_of_run
 from torch.nn.functional import cross_entropy
 
-_IMPORTANCES = (*LEARNING, *FISHER, "springs", "importance", "sensitivity")
+_IMPORTANCES = (*LEARNING, *FISHER, "springs", "checks", "importance", "sensitivity")
 _COSTS = (*_IMPORTANCES, *SPRINGS, "together", "workshop.sequences", "kronecker", "factors", "distillation", "replay")
 STEPS = {"cpu": {"steps": 400}, "embedded": {"steps": 250}}
 
@@ -103,6 +103,8 @@ def costs(
         penalty, taken = penalty_of_run(usual | method, model), []
         for task in sequence[:-1]:
             inputs = task.train_inputs
+            with torch.no_grad():  # no lesson is learned here, and no task has the weights of the one before
+                next(model.parameters()).mul_(0.999)
             started = _now()
             penalty.consolidate(inputs, task.train_targets)
             taken.append(_now() - started)

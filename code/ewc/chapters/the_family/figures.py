@@ -15,6 +15,7 @@ from ewc.workshop.drawing import (
     Picture,
     apart,
     draw,
+    ink,
 )
 from torch import Tensor
 
@@ -110,11 +111,11 @@ def earned(path: Tensor, slopes: Tensor, names: Sequence[str]) -> Picture:
 
 
 def pixels(maps: dict[str, Tensor], things: str) -> Picture:
-    """For each importance a picture of the pixels: what the first layer's weights that read a pixel add up to; dark is much."""
+    """For each importance a picture of the pixels: what the first layer's weights that read a pixel add up to; more ink is more."""
 
     def of(title, image):
         def panel(axes):
-            axes.imshow(1 - (image / image.max()).clamp(min=0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ink(axes, (image / image.max()).clamp(min=0))
             axes.set_axis_off()
             axes.set_title(title, loc="center")
 
@@ -128,7 +129,7 @@ def pixels(maps: dict[str, Tensor], things: str) -> Picture:
     )
     return draw(
         f"{len(maps)} pictures of 28 by 28 pixels, of a network that reads {things}: for each pixel the importance of the weights that read it, by {', '.join(names)}. "
-        f"All are dark in the middle, where strokes vary, and white at the border. Correlation of the pictures: {said}.",
+        f"All have much in the middle, where strokes vary, and nothing at the border. Correlation of the pictures: {said}.",
         *(of(title, image) for title, image in maps.items()),
         size=(2.4, 2.6),
     )

@@ -21,7 +21,7 @@ _SAME, _AGAINST = (0.20, 0.49, 0.85), (0.90, 0.48, 0.10)
 
 def _raster(matrix: Tensor, full: float) -> Tensor:
     """A signed matrix as colours with opacity for size, (…, 4) in 0…1; in few steps, so that the file stays small."""
-    opacity = ((matrix.abs() / full).clamp(max=1) ** 0.4 * 15).round() / 15
+    opacity = ((matrix.abs() / full).clamp(max=1) ** 0.3 * 15).round() / 15
     sign = (matrix >= 0)[..., None]
     colour = torch.where(sign, torch.tensor(_SAME), torch.tensor(_AGAINST))
     return torch.cat([colour.expand(*matrix.shape, 3), opacity[..., None].float()], -1)
@@ -50,6 +50,7 @@ def whole_fisher(matrix: Tensor, layers: Sequence[tuple[str, int]], full: float)
             axes.annotate(f"{name}\n{size}", (0, start + size / 2), (-5, 0), textcoords="offset points", ha="right",
                           va="center", annotation_clip=False)  # fmt: skip
             start += size
+        axes.plot([0, len(matrix)], [0, len(matrix)], color=INK, lw=0.7)
 
     names = ", ".join(f"{name} with {size}" for name, size in layers)
     ends = torch.tensor([size for _, size in layers]).cumsum(0).tolist()
@@ -58,10 +59,42 @@ def whole_fisher(matrix: Tensor, layers: Sequence[tuple[str, int]], full: float)
     total = float(matrix.square().sum())
     return draw(
         f"A square of {len(matrix)} by {len(matrix)} points, one for each pair of weights, ordered by layer: {names}. The large square of the first layer is made of "
-        "tiles, each with the same pattern of stripes, some darker and some lighter. The rectangles between different layers are not empty. "
+        "tiles, each with the same pattern of stripes, some stronger and some weaker. A thin line runs along the diagonal. The rectangles between different layers are not empty. "
         f"The squares of the layers hold {within / total:.0%} of the sum of all squared entries, the diagonal alone {float(matrix.diagonal().square().sum()) / total:.0%}.",
         panel,
         size=(6.2, 5.4),
+    )
+
+
+def hessian_and_fisher(hessian: Tensor, fisher: Tensor, one_layer: Tensor, dots: int = 1500) -> Picture:
+    """Entries of the Hessian of the loss against those of the Fisher, for pairs of weights of one layer and of two."""
+    full = float(fisher.abs().flatten().kthvalue(int(0.9995 * fisher.numel())).values)
+    draws = torch.Generator().manual_seed(0)
+
+    def of(pairs, title, colour):
+        chosen = pairs.nonzero()
+        chosen = chosen[torch.randperm(len(chosen), generator=draws)[:dots]]
+        x, y = fisher[chosen[:, 0], chosen[:, 1]], hessian[chosen[:, 0], chosen[:, 1]]
+
+        def panel(axes):
+            axes.plot([-full, full], [-full, full], color=INK, lw=0.9, ls="--")
+            axes.plot(x, y, color=colour, ls="", marker="o", ms=2, mec="none", alpha=0.6)
+            axes.set_xlim(-full, full)
+            axes.set_ylim(-full, full)
+            axes.set_aspect("equal")
+            axes.set_xlabel("entry of $F$")
+            axes.set_ylabel("entry of the Hessian")
+            axes.set_title(title)
+
+        return panel
+
+    between = float((hessian - fisher)[~one_layer].norm() / fisher[~one_layer].norm())
+    return draw(
+        "Two panels of dots, entries of the Hessian against entries of the Fisher. For two weights of one layer all lie on the line of equal values. For weights of two layers they lie about it, "
+        f"off by {between:.0%} of their size together.",
+        of(one_layer, "two weights of one layer", BLUE),
+        of(~one_layer, "of two layers", ORANGE),
+        size=(3.0, 3.2),
     )
 
 
@@ -185,7 +218,7 @@ def spectra(values: dict[str, Tensor]) -> Picture:
     first = {name: float(each.max()) for name, each in values.items()}
     return draw(
         f"Eigenvalues against their rank on two logarithmic axes. The whole Fisher begins at {first['whole']:.2g} and falls through all six powers of ten shown; the Kronecker product begins at "
-        f"{first['Kronecker']:.2g} and stays near it; the diagonal begins at {first['diagonal']:.2g}, lies below both on the left and above the whole on the right.",
+        f"{first['Kronecker']:.2g} and stays near it; the diagonal begins at {first['diagonal']:.2g}, lies below both at the largest eigenvalues and above the whole at the smallest.",
         panel,
         size=(4.6, 3.3),
     )

@@ -90,11 +90,11 @@ def parabolas_add(theta: Tensor, kept: Tensor, new: Tensor, whole: Tensor) -> Pi
     )
 
 
-def line_in_two(halves, first, second, both, whole) -> Picture:
+def line_in_two(halves, first, second, both, whole, upright) -> Picture:
     """A line learned from two halves: the data, and the ellipses of the posteriors over intercept and slope.
 
     `halves` are two pairs (x, y); the others are pairs (mean, precision): first half, second half alone, first then
-    second, both at once.
+    second, both at once, and the first half with the diagonal of its precision alone.
     """
 
     def data(axes):
@@ -119,6 +119,10 @@ def line_in_two(halves, first, second, both, whole) -> Picture:
             axes.plot(across, up, color=colour, ls="--" if colour == BLUE else "-.")
             place = int(across.argmax()) if side == "right" else int(across.argmin())
             label(axes, text, (across[place], up[place]), shift, colour)
+        across, up = ellipse(*upright)
+        axes.plot(across, up, color=BLUE, ls=":")
+        beside = int(across.argmin())
+        label(axes, "its\ndiagonal", (across[beside], up[beside]), (-6, 0), BLUE, ha="right")
         across, up = ellipse(*both)
         axes.plot(across, up, color=INK)
         across, up = ellipse(*whole)
@@ -132,10 +136,10 @@ def line_in_two(halves, first, second, both, whole) -> Picture:
 
     wide = [float(torch.linalg.inv(precision)[1, 1].sqrt()) for _, precision in (first, second, both)]
     return draw(
-        "Two panels. Left: points of the first half at negative inputs and of the second at positive ones, with a line through each and one through "
-        "both. Right: ellipses of two standard deviations over intercept and slope. Those of the halves are long and lean opposite ways, with standard "
+        "Two panels. First: points of the first half at negative inputs and of the second at positive ones, with a line through each and one through "
+        "both. Second: ellipses of two standard deviations over intercept and slope. Those of the halves are long and lean opposite ways, with standard "
         f"deviations of the slope of {wide[0]:.2f} and {wide[1]:.2f}; learning one after the other gives a small ellipse where they cross, {wide[2]:.2f}, "
-        "and the dots of both at once lie on it.",
+        f"and the dots of both at once lie on it. A dotted ellipse stands upright across that of the first half: its diagonal alone, with a deviation of {float(upright[1][1, 1]) ** -0.5:.2f}.",
         data,
         weights,
     )

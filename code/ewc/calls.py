@@ -1,0 +1,231 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""Which layers a forward pass used, and on what: whether their inputs and output scores give every example's gradient.
+
+They do where three things hold. The logits depend on a layer's weights through its calls alone: autograd's graph says so. A
+row of its output belongs to one example: then the row's gradient grows with that example's weight, and with no other. And no
+two rows belong to the same example, as their gradients would add up before they are squared.
+
+Part of fisher.py, which says more. This file needs torch and evaluating.py. From the book Weights that Remember.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+if __package__:
+    from .evaluating import rounding
+else:  # copied into a folder, without a package
+    from evaluating import rounding
+
+
+class Unreadable(Exception):
+    """Why the gradients of the examples of a batch cannot be read from the layers, as the end of a sentence."""
+
+
+class Call(NamedTuple):
+    """One use of a layer in a forward pass: its input a and its output, and which version of the input it was."""
+
+    module: nn.Module
+    input: Tensor | None
+    output: Tensor | None
+    version: int | None = None
+
+
+def owners(module):
+    """The smallest modules that own parameters: one that owns some itself is not looked into."""
+    if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        return [module]
+    return list(dict.fromkeys(owner for child in module.children() for owner in owners(child)))
+
+
+def forward(model, layers, inputs):
+    """The logits of these inputs, and a `Call` for every use of the layers on the way.
+
+    Raises:
+        ValueError: the model returns no logits, one that is not finite, or ones that do not depend on its parameters.
+    """
+    calls = []
+
+    def keep(module, arguments, keywords, output):
+        given = [*arguments, *keywords.values()]
+        if not isinstance(output, Tensor):
+            calls.append(Call(module, None, None))
+            return output
+        if output.requires_grad:
+            alone = len(given) == 1 and isinstance(given[0], Tensor)
+            calls.append(Call(module, given[0], output, _version(given[0])) if alone else Call(module, None, output))
+        return output.clone()  # what comes next may work in place, and must not write over the output kept here
+
+    hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
+    try:
+        logits = model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != len(inputs) or logits.shape[1] < 2:
+        found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"model must return logits of shape ({len(inputs)} examples, 2 or more classes); it returned {found}"
+        )
+    if not (logits < torch.inf).all():  # −∞ is allowed: a class that is ruled out
+        raise ValueError(
+            "model returned a logit that is not finite: it overflows on these inputs, or they are not finite"
+        )
+    if not logits.requires_grad:
+        raise ValueError(
+            "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
+        )
+    return logits, calls
+
+
+def _version(tensor):
+    return None if tensor.is_inference() else tensor._version
+
+
+def untouched(module):
+    """Whether a module does what its class says: no hooks, no forward of its own, parameters that are nothing but numbers."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or torch_module._has_any_global_hook()
+        or {"forward", "_call_impl"} & vars(module).keys()
+        or type(module).__call__ is not nn.Module.__call__
+        or any(type(each) is not nn.Parameter for each in module._parameters.values() if each is not None)
+    )
+
+
+def of_torch(module):
+    """Whether a layer is one of torch's own with nothing added: what it makes of an example is then known to be that example's."""
+    return all(type(part).__module__.startswith("torch.nn.modules.") and untouched(part) for part in module.modules())
+
+
+def plain(module, *kinds):
+    """Whether a module is a layer of these kinds and nothing more: a weight, perhaps a bias, and torch's own forward pass."""
+    return (
+        type(module).forward in [kind.forward for kind in kinds]
+        and {name for name, _ in module.named_parameters()} <= {"weight", "bias"}
+        and untouched(module)
+    )
+
+
+def check_uses(logits, calls, names):
+    """Raise `Unreadable` unless the logits depend on parameters through these calls alone, and each call on its input and its own.
+
+    Every way that a gradient takes is in autograd's graph: all that can be missed is what autograd misses too.
+    """
+    ends = {}
+    for call in calls:
+        if not isinstance(call.input, Tensor) or call.output.grad_fn is None:
+            raise Unreadable(f"a {type(call.module).__name__} has not one tensor that goes in and one that comes out")
+        if call.version is not None and call.version != call.input._version:
+            raise Unreadable(f"the input of a {type(call.module).__name__} is written over later")
+        ends.setdefault(call.output.grad_fn, []).append(call)
+    left, passed = [logits.grad_fn], set()
+    while left:
+        parameters, reached = _behind(left, ends.keys() - passed)
+        for parameter in parameters:
+            if parameter in names:
+                raise Unreadable(f"{names[parameter]!r} is used outside the layer that owns it")
+        passed |= reached
+        left = [call.input.grad_fn for end in reached for call in ends[end]]
+        for end in reached:
+            for call in ends[end]:
+                if call.input.grad_fn is None and call.input in names:
+                    raise Unreadable(f"{names[call.input]!r} is the input of a layer")
+    for call in calls:
+        own, start = set(call.module.parameters()), call.output.grad_fn
+        behind = [node for node, _ in start.next_functions]
+        parameters, reached = _behind(behind, (ends.keys() | {call.input.grad_fn}) - {None, start})
+        foreign = [each for each in parameters if each not in own and each is not call.input]
+        if foreign or reached - {call.input.grad_fn}:
+            raise Unreadable(f"a {type(call.module).__name__} depends on more than its input and its own parameters")
+
+
+def _behind(nodes, ends):
+    """The leaves that autograd reaches from these nodes, and those of `ends`, which it does not pass."""
+    left, seen, leaves, reached = [node for node in nodes if node is not None], set(), [], set()
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node in ends:
+            reached.add(node)
+        elif hasattr(node, "variable"):
+            leaves.append(node.variable)
+        else:
+            left += [other for other, _ in node.next_functions if other is not None]
+    return leaves, reached
+
+
+# What makes of every number another one, whatever stands beside it.
+_ELEMENTWISE = {
+    f"{name}Backward0"
+    for name in ("Clone", "Relu", "Tanh", "Sigmoid", "Gelu", "Silu", "LeakyRelu", "Elu", "Softplus", "Hardtanh", "Alias")
+}
+
+
+def straight(logits, closed):
+    """Whether nothing but these plain linear layers, and functions of single numbers, lies on the way to the logits.
+
+    Row n of every layer is then example n, and nothing has to be tried.
+    """
+    ends, node = {call.output.grad_fn: call.input.grad_fn for call in closed}, logits.grad_fn
+    while node is not None:
+        if node in ends:
+            node = ends[node]
+        elif node.name() in _ELEMENTWISE:
+            (node,) = [other for other, _ in node.next_functions]
+        else:
+            return False
+    return True
+
+
+def weights_of_examples(count, like, generator):
+    """A weight for each example, (count, 1), all different; where numbers have few bits powers of 2, by which none is rounded."""
+    places = torch.randperm(count, generator=generator)
+    few_bits = like.dtype in (torch.float16, torch.bfloat16)
+    powers = places % 9 - 4 if few_bits else torch.linspace(-2, 2, count, dtype=torch.float64)[places]
+    return powers.to(torch.float64).exp2().to(like)[:, None]
+
+
+def in_order(delta, weighted, weights):
+    """Whether row n of a layer's output belongs to example n alone.
+
+    delta: the gradient by the output, of some cotangent of the logits; weighted: the same where each example's cotangent
+    was multiplied by its weight.
+    """
+    if len(delta) != len(weights):
+        return False
+    return bool(_follows(delta.flatten(1), weighted.flatten(1), weights.to(delta)).all())
+
+
+def of_different_examples(delta, weighted, weights):
+    """Whether each row of a layer's output belongs to one example, no two to the same; some examples may have none."""
+    tolerance = max(rounding(delta), rounding(weights))
+    delta, weighted, known = delta.flatten(1).double(), weighted.flatten(1).double(), weights.flatten().double().sort().values
+    sizes = _sizes(delta)
+    there = sizes > tolerance / 100 * sizes.max() if len(sizes) else sizes > 0
+    delta, weighted = delta[there], weighted[there]
+    factor = (delta * weighted).sum(1) / (delta * delta).sum(1)
+    place = torch.searchsorted((known[1:] * known[:-1]).sqrt(), factor)
+    nearest = known[place]
+    told_apart = len(known) < 2 or float((known[1:] / known[:-1]).min()) > 1 + 4 * tolerance
+    right = bool(((factor / nearest - 1).abs() < tolerance).all()) and len(place.unique()) == len(place)
+    return told_apart and right and bool(_follows(delta, weighted, nearest[:, None], tolerance).all())
+
+
+def _follows(delta, weighted, weights, tolerance=None):
+    """Row by row, whether the one is the other times its weight. What is far below the other rows is rounding, and its square nothing."""
+    tolerance, sizes = tolerance or rounding(delta), _sizes(delta)
+    least = tolerance / 100 * sizes.max() if len(sizes) else 0
+    return _sizes(weighted - weights * delta) <= weights[:, 0] * (tolerance * sizes + least)
+
+
+def _sizes(rows):
+    """The largest entry of each row."""
+    return rows.abs().amax(1) if rows.numel() else rows.new_zeros(len(rows))

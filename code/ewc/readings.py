@@ -1,0 +1,269 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""Batch by batch, a way to the gradients of its examples that is known to be right for this batch.
+
+The layers' inputs and output scores give them at once where that holds (calls.py). Where it does not, the backward pass of the
+whole model is vectorised over the examples. And where torch cannot do that, or what comes out is not autograd's own gradient,
+autograd goes through the examples one by one.
+
+Part of fisher.py, which says more. This file needs torch, calls.py, gradients.py and evaluating.py. From the book Weights that Remember.
+"""
+
+import warnings
+from itertools import islice
+
+import torch
+from torch import nn
+
+if __package__:
+    from . import gradients
+    from .calls import (
+        Call,
+        Unreadable,
+        check_uses,
+        forward,
+        in_order,
+        of_different_examples,
+        of_torch,
+        owners,
+        plain,
+        straight,
+        weights_of_examples,
+    )
+    from .evaluating import close, full_precision, rounding
+    from .gradients import plain_gradient, vectorised
+else:  # copied into a folder, without a package
+    import gradients
+    from calls import (
+        Call,
+        Unreadable,
+        check_uses,
+        forward,
+        in_order,
+        of_different_examples,
+        of_torch,
+        owners,
+        plain,
+        straight,
+        weights_of_examples,
+    )
+    from evaluating import close, full_precision, rounding
+    from gradients import plain_gradient, vectorised
+
+
+def readings(model, names, inputs, batch_size, ways=None):
+    """Yield, batch by batch, the places of its examples and a reading: its `logits`, and `passes` from which gradients come.
+
+    names: the parameters that require grad, each with its name. ways: which of `WAYS` may be gone, the first that is right for
+    the batch; a slower one with a warning, once.
+
+    Raises:
+        ValueError: the inputs do not fit the model, or it mixes the examples of a batch, or it is random, or no way is right.
+    """
+    ways, generator, told = ways or WAYS, torch.Generator().manual_seed(0), False
+    inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
+    with full_precision():  # with fewer bits one example and two may seem to give different outputs
+        _check_examples(model, inputs)
+    layers = owners(model) if FromLayers in ways else []
+    for start in range(0, len(inputs), batch_size):
+        places = slice(start, start + batch_size)
+        batch = inputs[places]
+        logits, calls = forward(model, layers, batch)
+        _alone(model, batch, logits, int(torch.randint(len(batch), (), generator=generator)))
+        reason = ""
+        for way in ways:
+            try:
+                reading = way(model, batch, logits, calls, names, generator)
+                break
+            except Unreadable as found:
+                reason = str(found)
+        else:
+            raise ValueError(f"model cannot be read {ways[-1].how}, or not example by example: {reason}")
+        if reason and not told:
+            told = True
+            warnings.warn(f"the gradients of the examples are formed {reading.how}, which is slower: {reason}", stacklevel=4)
+        yield places, reading
+
+
+class FromLayers:
+    """The gradients of a batch from the inputs and output scores of its layers.
+
+    closed: the calls of plain linear layers for which (δ²)ᵀ(a²) holds; the others are formed example by example.
+    in_order: whether all layers see the examples as the batch has them.
+    """
+
+    how = "from the layers"
+
+    def __init__(self, model, inputs, logits, calls, names, generator):
+        self.logits, self.names = logits, names
+        check_uses(logits, calls, names)
+        self.closed, self.groups = closed_and_general(calls)
+        self.calls = [*self.closed, *(call for group in self.groups for call in group)]
+        self.outputs = [call.output for call in self.calls]
+        try:
+            with full_precision():
+                self._check_rows(generator)
+        except RuntimeError as error:  # of autograd's: checkpoints that are not to be asked for single gradients, for one
+            raise Unreadable(_said(error)) from error
+
+    def _check_rows(self, generator):
+        self.in_order = True
+        if not self.groups and straight(self.logits, self.closed):
+            return
+        direction = _direction(self.logits, generator)
+        weights = weights_of_examples(len(direction), self.logits, generator)
+        deltas, weighted = self.deltas(direction), self.deltas(weights * direction)
+        together = {id(call) for group in self.groups if len(group) > 1 for call in group}
+        for call, *both in zip(self.calls, deltas, weighted, strict=True):
+            ordered = in_order(*both, weights)
+            self.in_order = self.in_order and ordered
+            known = ordered or (id(call) not in together and of_different_examples(*both, weights))
+            if len(call.input) != len(call.output) or not known:
+                raise Unreadable(f"a row of a {type(call.module).__name__} is not one example's, or not the only one of its example")
+        for group, own in self._groups_of(deltas):
+            if not all(of_torch(call.module) for call in group):
+                parameters = list(dict.fromkeys(each for call in group for each in call.module.parameters() if each in self.names))
+                _check_sum(self.logits, direction, parameters, vectorised(group, own, self.names), self.names)
+
+    def deltas(self, score):
+        """The gradients of ⟨score, logits⟩ by the outputs of `calls`."""
+        return torch.autograd.grad(self.logits, self.outputs, score, retain_graph=True, materialize_grads=True)
+
+    def _groups_of(self, deltas):
+        left = iter(deltas[len(self.closed) :])
+        return [(group, list(islice(left, len(group)))) for group in self.groups]
+
+    def passes(self, scores):
+        """For each score of the logits the δ of the closed calls, and the other parameters' gradients, a few examples at a time."""
+        for score in scores:
+            deltas = self.deltas(score)
+            yield deltas[: len(self.closed)], (
+                part for group, own in self._groups_of(deltas) for part in vectorised(group, own, self.names)
+            )
+
+
+class FromModel:
+    """The gradients of a batch from the backward pass of the whole model, vectorised over the examples."""
+
+    closed, how = (), "by the whole model's backward pass, vectorised over the examples"
+
+    def __init__(self, model, inputs, logits, calls, names, generator):
+        self.logits, self.names, self.calls = logits, names, [Call(model, inputs, logits)]
+        direction, tolerance = _direction(logits, generator), rounding(logits)
+        try:
+            with full_precision():
+                found = vectorised(self.calls, [direction], names)
+                _check_sum(logits, direction, list(names), found, names, tolerance)
+        except Unreadable:
+            raise
+        except Exception as error:  # whatever torch cannot vectorise; what is wrong with the model itself comes up without it
+            raise Unreadable(_said(error)) from error
+
+    def passes(self, scores):
+        """As `FromLayers.passes`, with no closed call."""
+        for score in scores:
+            yield (), vectorised(self.calls, [score], self.names)
+
+
+class OneByOne:
+    """The gradients of a batch by autograd, one example after the other: slow, and right for all that it can differentiate."""
+
+    closed, how = (), "example by example"
+
+    def __init__(self, model, inputs, logits, calls, names, generator):
+        self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
+
+    def passes(self, scores):
+        """As `FromLayers.passes`, with no closed call."""
+        scores = iter(scores)
+        step = max(1, gradients.NUMBERS_AT_ONCE // self.logits.numel())
+        while some := list(islice(scores, step)):
+            yield (), self._gradients(some)
+
+    def _gradients(self, scores):
+        for place in range(len(self.inputs)):
+            logits = _alone(self.model, self.inputs, self.logits, place)
+            for score in scores:
+                if score[place].any():
+                    found = plain_gradient(logits, list(self.names), score[place : place + 1])
+                    yield {name: value[None] for name, value in zip(self.names.values(), found, strict=True)}
+
+
+WAYS = (FromLayers, FromModel, OneByOne)
+
+
+def closed_and_general(calls):
+    """Split the calls into those where (δ²)ᵀ(a²) holds, plain linear layers used once, and groups of the others.
+
+    The calls of a group share a parameter, whose uses add up before anything is squared.
+    """
+    uses = [parameter for call in calls for parameter in call.module.parameters()]
+    closed, groups = [], []
+    for call in calls:
+        own = set(call.module.parameters())
+        if plain(call.module, nn.Linear) and call.input.ndim == 2 and all(sum(p is use for use in uses) == 1 for p in own):
+            closed.append(call)
+            continue
+        shared = [group for group in groups if any(own & set(other.module.parameters()) for other in group)]
+        groups = [group for group in groups if group not in shared] + [[call for group in shared for call in group] + [call]]
+    return closed, groups
+
+
+def _check_examples(model, inputs):
+    """The first example alone and beside one that differs from it: a model that can be looked at gives it one output."""
+    try:
+        # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
+        other = int((inputs[:128] != inputs[0]).reshape(min(len(inputs), 128), -1).any(1).int().argmax())
+        forward(model, [], inputs[:1])
+        pair, _ = forward(model, [], inputs[[0, other]])
+        _alone(model, inputs[[0, other]], pair, 0)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):  # a BatchNorm that takes its statistics from the batch
+            raise ValueError(
+                f"model cannot take one example alone: it mixes the examples of a batch ({error})"
+            ) from error
+        raise
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}"
+        ) from error
+
+
+def _alone(model, inputs, logits, place):
+    """The logits of one example alone; an error where they are others than in its batch."""
+    alone = model(inputs[place : place + 1])
+    if not close(alone.detach().nan_to_num(neginf=0), logits[place : place + 1].detach().nan_to_num(neginf=0)):
+        again = model(inputs).detach()
+        if not close(again.nan_to_num(neginf=0), logits.detach().nan_to_num(neginf=0)):
+            raise ValueError(
+                "model is random in eval mode: it gives the same examples another output each time (a functional.dropout "
+                "without training=self.training?)"
+            )
+        raise ValueError(
+            "model gives an example another output when a second one stands beside it: it mixes the examples of a batch"
+        )
+    return alone
+
+
+def _direction(logits, generator):
+    """A cotangent like no other, for trying; 0 where a class is ruled out."""
+    direction = torch.randn(logits.shape, generator=generator).to(logits)
+    return direction.masked_fill_(logits.isneginf(), 0)
+
+
+def _check_sum(logits, direction, parameters, found, names, tolerance=None):
+    """Raise `Unreadable` unless the gradients found example by example sum to autograd's own of the whole batch."""
+    sums = {}
+    for part in found:
+        for name, gradient in part.items():
+            sums[name] = sums.get(name, 0) + gradient.sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
+    own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
+    largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
+    tolerance = tolerance or rounding(logits)
+    for name, value in own.items():
+        off = (sums.get(name, torch.zeros_like(value)) - value).abs()
+        if value.numel() and not float(off.max()) <= tolerance * (float(value.abs().max()) + largest / 10):
+            raise Unreadable(f"the gradient of {name!r} so found is not autograd's own")
+
+
+def _said(error):
+    return f"torch says: {str(error).strip().partition(chr(10))[0]}"
