@@ -36,18 +36,23 @@ STANDING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e
 # What is cut off at the present width: of what is wider than its box, all that does not scroll, fade at the edge where it goes on,
 # say so in words, and take the focus under a name. Answers and tests are unfolded first; what is not drawn has no width.
 CUT = """async () => {
-    for (const fold of document.querySelectorAll('.bd-article details')) fold.open = true;
-    for (const button of document.querySelectorAll('.bd-article .toggle-hidden')) button.classList.remove('toggle-hidden');
+    const folds = [...document.querySelectorAll('.bd-article details:not([open])')];
+    const answers = [...document.querySelectorAll('.bd-article .toggle-hidden')];
+    for (const fold of folds) fold.open = true;
+    for (const answer of answers) answer.classList.remove('toggle-hidden');
     await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
     const offers = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && getComputedStyle(e).maskImage.includes('gradient')
         && getComputedStyle(e, '::before').content.includes('scroll')
         && e.tabIndex === 0 && e.getAttribute('role') === 'region' && e.getAttribute('aria-label');
     const inside = 'svg, mjx-assistive-mml, mjx-container *, .tooltip, .visually-hidden, .frames-said, .headerlink, .copybtn';
-    return [...document.querySelectorAll('.bd-article *')].filter(e => {
+    const cut = [...document.querySelectorAll('.bd-article *')].filter(e => {
         if (e.scrollWidth <= e.clientWidth + 1 || !e.clientWidth || e.closest(inside)) return false;
         const style = getComputedStyle(e);
         return style.overflowX === 'visible' ? ['TD', 'TH'].includes(e.tagName) : style.display !== 'inline' && !offers(e);
-    }).map(e => `${innerWidth} px: ${e.tagName}.${e.className} in ${e.closest('[id]')?.id}: ${e.innerText.slice(0, 60)}`) }"""
+    }).map(e => `${innerWidth} px: ${e.tagName}.${e.className} in ${e.closest('[id]')?.id}: ${e.innerText.slice(0, 60)}`);
+    for (const fold of folds) fold.open = false;
+    for (const answer of answers) answer.classList.add('toggle-hidden');
+    return cut }"""
 # Point at ten kinds of symbols, and at a number for each count of runs that numbers come from: boxes that are too high, that do not fit
 # on the screen, or that their button does not close.
 BOXES = """() => {
@@ -77,7 +82,8 @@ VIOLATIONS = """async rules => (await axe.run(document, {resultTypes: ['violatio
     .map(each => each.id + ': ' + each.nodes.slice(0, 3).map(node => node.html.slice(0, 150)).join(' | '))"""
 COLOURS = ["color-contrast", "link-in-text-block"]     # all that a second theme can change
 # Half of the time of axe goes to what is there a thousand times. So before it looks, of each kind of word in listings one is kept, and
-# drawings and set formulas, which are hidden from screen readers and have words beside them, are emptied.
+# drawings and set formulas, which are hidden from screen readers and have words beside them, are emptied, and of a long table the
+# first rows stand for all.
 THIN = """() => {
     const seen = new Set();
     for (const e of document.querySelectorAll('pre .line > span')) {
@@ -86,7 +92,8 @@ THIN = """() => {
         seen.has(kind) ? e.replaceWith(e.textContent) : seen.add(kind);
     }
     for (const e of document.querySelectorAll('pre .line')) if (!e.children.length) e.replaceWith(e.textContent);
-    for (const e of document.querySelectorAll('.picture svg, mjx-math')) e.replaceChildren() }"""
+    for (const e of document.querySelectorAll('.picture svg, mjx-math')) e.replaceChildren();
+    for (const e of document.querySelectorAll('tbody tr:nth-child(n + 20)')) e.remove() }"""
 
 SYMBOLS = "mjx-container[display] mjx-math .sym"
 # Point at every kind of symbol of every displayed equation in turn; those that do not answer.

@@ -149,7 +149,7 @@
     clearTimeout(leaving);
     document.querySelectorAll(".lit, .here").forEach((element) => element.classList.remove("lit", "here"));
     box.hidden = true;
-    current = null;
+    current = last = null;
     pinned = false;
   }
   function dismiss() {
@@ -187,7 +187,7 @@
       dismiss();
     } else if (event.key === "Enter" && current && pointed(event)) {
       last = event.target;
-      box.querySelector("a, button")?.focus();
+      (box.querySelector("a") ?? box.querySelector("button")).focus();
     }
   });
   addEventListener("scroll", () => current && place(), { passive: true });

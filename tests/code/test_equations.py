@@ -807,6 +807,12 @@ def test_each_page_shows_the_test_that_binds_its_equation():
     assert len(bindings_on_pages()) >= 20
 
 
+def test_about_half_of_the_formulas_are_code_as_the_preface_says():
+    chapters = {label for label in numbered() if not label.startswith("eq-refresher")}
+    share = len({label for label, _, _ in BOUND.values()}) / len(chapters)
+    assert 0.45 < share < 0.7, f"{share:.0%} are bound to code; change the Preface's words with them"
+
+
 @pytest.mark.parametrize("name", BOUND)
 def test_a_changed_equation_is_noticed(name):
     label, check, _ = BOUND[name]

@@ -25,12 +25,13 @@ def product_and_sum(products: Tensor, sums: Tensor) -> Picture:
     """A product of probabilities as factors are added, in double precision, and the sum of their logarithms."""
     counts = torch.arange(1, len(products) + 1)
     gone = int((products == 0).int().argmax()) + 1
+    lowest = float(products[products > 0].log10().min())  # here, or lower: a machine may leave out the smallest numbers
 
     def product(axes):
         left = products > 0
         axes.plot(counts[left], products[left].log10(), color=BLUE)
-        axes.plot(gone, -324, color=ORANGE, marker="x", ms=8, mew=2)
-        label(axes, "then 0", (gone, -324), (8, 0), ORANGE)
+        axes.plot(gone, lowest, color=ORANGE, marker="x", ms=8, mew=2)
+        label(axes, "then 0", (gone, lowest), (8, 0), ORANGE)
         axes.set_xlim(0, len(products))
         axes.set_title("power of ten of the product")
         axes.set_xlabel("factors")
@@ -42,7 +43,7 @@ def product_and_sum(products: Tensor, sums: Tensor) -> Picture:
         axes.set_xlabel("factors")
 
     return draw(
-        f"Two panels against the number of factors. First, the power of ten of the product falls on a straight line to −324, where after {gone:,} factors the product becomes 0. "
+        f"Two panels against the number of factors. First, the power of ten of the product falls on a straight line to {lowest:.0f}, where the product becomes 0. "
         f"Second, the sum of the logarithms falls on a straight line to {float(sums[-1]):,.0f} and goes on.",
         product,
         total,
