@@ -17,8 +17,8 @@ import threading
 import time
 from pathlib import Path
 
-# What pages are made from. The listings show lines of the code and of its tests.
-INPUTS = ("_config.yml", "_toc.yml", "requirements.txt", "book", "code/ewc", "tests/code", "_build/vendor")
+# What pages are made from. The listings show lines of the code and of its tests; the last three are in the package that pages offer.
+INPUTS = ("_config.yml", "_toc.yml", "requirements.txt", "book", "code/ewc", "tests/code", "_build/vendor", "pyproject.toml", "README.md", "LICENSE")
 
 
 def digests(folder, names):

@@ -31,20 +31,19 @@ def install(wheel: str, *more: str) -> str:
     return " ".join(["pip install", f'"./{wheel}[chapters]"', *more])
 
 
-def begin_with(title: str) -> str:
-    """What comes before a chapter's own code: how this processor is to compute, and sizes at which it takes a minute."""
-    return "\n".join(["import torch", "", FLUSH, *(SMALLER if title in HEAVY else ())])
+# Before a chapter's own code; the build says the same to its kernels.
+BEGIN = "import torch\n\ntorch.set_flush_denormal(True)  # numbers next to 0 count as 0: with them a processor computes many times more slowly"
+LONGER = ("The family", "What EWC cannot do")   # each trains more than two hundred networks
 
 
-FLUSH = "torch.set_flush_denormal(True)  # numbers next to 0 count as 0: with them a processor computes many times more slowly"
-# The chapters that compare many methods, and how they are made to take a minute with the stand-ins.
-HEAVY = ("The family", "What EWC cannot do")
-SMALLER = ()
-ABOUT = """\
+def about(title: str) -> str:
+    """What a reader has to know of the data, of the time that it takes, and of what is kept."""
+    minutes = "about two minutes" if title in LONGER else "less than a minute"
+    return f"""\
 Data: MNIST and Fashion-MNIST in the folder that the environment variable EWC_DATA names, or where torchvision keeps them, or
-downloaded by it. Else, and with EWC_DATA=embedded, two stand-ins that need no network; with these it takes a minute at most on two
-cores. What is trained is kept in the folder _build/records here, or in the one that EWC_RECORDS names, and found again the next
-time. MIT licence, copyright (c) 2026 the authors of Weights that Remember.
+downloaded by it. Else, and with EWC_DATA=embedded, two stand-ins that need no network; with these it takes {minutes}
+on two cores. What is trained is kept in the folder _build/records here, or in the one that EWC_RECORDS names, and found again the
+next time. MIT licence, copyright (c) 2026 the authors of Weights that Remember.
 """
 
 
@@ -52,8 +51,8 @@ def script(title: str, page: list[Cell | str], wheel: str) -> str:
     """All cells of a page as one file. Each has the mark of a cell that editors know; those that the page hides can be folded."""
     parts = [
         f"# {install(wheel)}",
-        f'"""All the code of “{title}”, a chapter of the book Weights that Remember, in its order.\n\n{IN_SCRIPT}{ABOUT}"""',
-        f"# %% set-up\n{begin_with(title)}\n\n\n{SHOW}",
+        f'"""All the code of “{title}”, a chapter of the book Weights that Remember, in its order.\n\n{IN_SCRIPT}{about(title)}"""',
+        f"# %% set-up\n{BEGIN}\n\n\n{SHOW}",
     ]
     number = 0
     for each in page:
@@ -105,8 +104,8 @@ def shown_at_its_end(cell: Cell, name: str) -> str:
 def notebook(title: str, parts: list[Cell | str], wheel: str) -> dict:
     """A notebook without outputs, of texts and cells in their order."""
     head = f"`{install(wheel, 'jupyterlab')}`"
-    first = f'{head}\n\nAll of “{title}”, a chapter of the book *Weights that Remember*, and all of its code. {IN_NOTEBOOK}{ABOUT}'
-    written = [text_cell(first), code_cell(f"# set-up\n{begin_with(title)}", **AWAY)]
+    first = f'{head}\n\nAll of “{title}”, a chapter of the book *Weights that Remember*, and all of its code. {IN_NOTEBOOK}{about(title)}'
+    written = [text_cell(first), code_cell(f"# set-up\n{BEGIN}", **AWAY)]
     for part in parts:
         if isinstance(part, str):
             written.append(text_cell(part))

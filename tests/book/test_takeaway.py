@@ -1,7 +1,7 @@
 """What a chapter offers to take along, as the built pages offer it: each runs alone in an empty folder, on the package from there.
 
 With EWC_ALONE=1, which `make alone` sets, nothing is found that was trained before, every notebook is run too, and so is what a
-reader sees of each page; each in a minute. Without, records of the build are found, and one notebook is run.
+reader sees of each page; each in its time. Without, records of the build are found, and one notebook is run.
 """
 
 import ast
@@ -27,7 +27,7 @@ from ewc_cells import Cell, cells
 
 CHAPTERS = [page for page in PAGES if is_chapter(page)]
 ALONE = os.environ.get("EWC_ALONE") == "1"
-SECONDS = 60
+SECONDS = {"the-family": 180, "what-ewc-cannot-do": 180}   # each trains more than two hundred networks; 60 for the others
 RECORDS = None if ALONE else ROOT / "_build" / "records"
 # Runs a file as Python would, with the package of the wheel and nothing of this folder in reach.
 RUNNER = """\
@@ -93,7 +93,7 @@ def ran(taken, site, tmp_path_factory):
 def test_the_script_runs_alone(ran, page):
     done = ran[page]()
     assert done.code == 0, done.complained[-3000:]
-    assert done.seconds < SECONDS
+    assert done.seconds < SECONDS.get(stem(page), 60)
     figures = len(re.findall(r"^    name: fig-", source(page), re.M))
     assert len(re.findall(r"^fig-\S+: ", done.said, re.M)) == figures
     print(f"{stem(page)}: {done.seconds:.0f} s")
@@ -120,14 +120,14 @@ def test_the_notebook_runs_alone(taken, site, tmp_path, page, monkeypatch):
     notebook.cells.append(nbformat.v4.new_code_cell(f"assert ewc.__file__.startswith({str(site)!r}) if 'ewc' in dir() else True"))
     began = time.monotonic()
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert time.monotonic() - began < SECONDS or not ALONE
+    assert time.monotonic() - began < SECONDS.get(stem(page), 60) or not ALONE
 
 
 @pytest.mark.skipif(not ALONE, reason="test_cells holds the same of the names; make alone runs it")
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_what_is_seen_of_a_page_runs_in_the_order_seen(site, tmp_path, page):
     seen = [each.code for each in cells(source(page)) if isinstance(each, Cell) and each.shown]
-    (tmp_path / "seen.py").write_text("\n".join([ewc_takeaway.begin_with(stem(page)), *seen]), "utf8")
+    (tmp_path / "seen.py").write_text("\n".join([ewc_takeaway.BEGIN, *seen]), "utf8")
     done = run(tmp_path / "seen.py", site, tmp_path, records=ROOT / "_build" / "records")
     assert done.code == 0, done.complained[-3000:]
 
