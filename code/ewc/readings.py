@@ -255,7 +255,7 @@ def _check_sum(logits, direction, parameters, found, names, tolerance=None):
     sums = {}
     for part in found:
         for name, gradient in part.items():
-            sums[name] = sums.get(name, 0) + gradient.sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
+            sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
     own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
     largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
     tolerance = tolerance or rounding(logits)
