@@ -33,11 +33,11 @@ def _evaluate(model, own_ways):
     if own_ways:
         # Some put adapters into the weights in eval mode, and take them out in train mode. An adapter that is inside has no
         # gradient: then the model is read in parts, as it is trained.
-        model.train()
+        model.train(True)
         apart = _values(model)
         model.eval()
         if not _equal(_values(model), apart):
-            model.train()
+            model.train(True)
             _put(model, apart)
     else:
         model.eval()
@@ -77,7 +77,7 @@ class _Found:
 
     def put_back(self, model):
         if self.own_ways:  # in its own way first: what it did may be noted where nobody else would look
-            model.train() if self.training else model.eval()
+            model.train(True) if self.training else model.eval()
         for module, attributes, tables in self.modules:
             own = vars(module)
             for key in own.keys() - attributes.keys():

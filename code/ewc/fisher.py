@@ -36,7 +36,7 @@ if __package__:
         uses_of_input,
         uses_of_output,
     )
-    from .gradients import add_linear, zeros
+    from .gradients import add_linear, squared, zeros
     from .readings import FromLayers, FromModel, OneByOne, readings
     from .scores import Labels, NotProbabilities, check, names_of_trainable, weighted_scores
 else:  # copied into a folder, without a package
@@ -50,7 +50,7 @@ else:  # copied into a folder, without a package
         uses_of_input,
         uses_of_output,
     )
-    from gradients import add_linear, zeros
+    from gradients import add_linear, squared, zeros
     from readings import FromLayers, FromModel, OneByOne, readings
     from scores import Labels, NotProbabilities, check, names_of_trainable, weighted_scores
 
@@ -97,7 +97,7 @@ def diagonal_fisher(
     draws = check(model, inputs, targets, labels, samples, batch_size, generator)
     with evaluated(model):
         names = names_of_trainable(model)
-        fisher = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
+        fisher, rooms = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}, {}
         for reading, scores in _looks(model, names, inputs, targets, labels, draws, batch_size):
             squares = [zeros(call.output.shape, call.output) for call in reading.closed]
             for deltas, others in reading.passes(scores):
@@ -107,7 +107,7 @@ def diagonal_fisher(
                     for name, gradient in gradients.items():
                         fisher[name] += gradient.to(fisher[name].dtype).square().sum(0)
             for call, square in zip(reading.closed, squares, strict=True):
-                add_linear(fisher, names, call.module, square, call.input.detach() ** 2)
+                add_linear(fisher, names, call.module, square, squared(call.input.detach(), rooms))
     fisher = {name: total / len(inputs) for name, total in fisher.items()}
     for name, value in fisher.items():
         if not value.isfinite().all():

@@ -25,6 +25,14 @@ def add_linear(fisher, names, module, square, input_square):
         fisher[names[module.bias]] += square.sum(0)
 
 
+def squared(values, rooms):
+    """values², in a room that is kept for the next values of this shape: fresh memory is dear."""
+    kind = values.shape, values.dtype
+    if kind not in rooms:
+        rooms[kind] = torch.empty_like(values, memory_format=torch.contiguous_format)
+    return torch.mul(values, values, out=rooms[kind])
+
+
 def vectorised(calls, deltas, names):
     """Yield, for a few examples at a time, each parameter's gradient example by example (n, *shape), by name.
 

@@ -26,6 +26,7 @@ if __package__:
         of_torch,
         owners,
         plain,
+        straight,
         weights_of_examples,
     )
     from .evaluating import close, full_precision, rounding
@@ -42,6 +43,7 @@ else:  # copied into a folder, without a package
         of_torch,
         owners,
         plain,
+        straight,
         weights_of_examples,
     )
     from evaluating import close, full_precision, rounding
@@ -57,11 +59,13 @@ def readings(model, names, inputs, batch_size, ways=None):
     Raises:
         ValueError: the inputs do not fit the model, or it mixes the examples of a batch, or it is random, or no way is right.
     """
-    ways, inputs, generator, told = ways or WAYS, inputs.detach(), torch.Generator().manual_seed(0), False
+    ways, generator, told = ways or WAYS, torch.Generator().manual_seed(0), False
+    inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
     with full_precision():  # with fewer bits one example and two may seem to give different outputs
         _check_examples(model, inputs)
     layers = owners(model) if FromLayers in ways else []
-    for places in torch.arange(len(inputs), device=inputs.device).split(batch_size):
+    for start in range(0, len(inputs), batch_size):
+        places = slice(start, start + batch_size)
         batch = inputs[places]
         logits, calls = forward(model, layers, batch)
         _alone(model, batch, logits, int(torch.randint(len(batch), (), generator=generator)))
@@ -102,16 +106,18 @@ class FromLayers:
             raise Unreadable(_said(error)) from error
 
     def _check_rows(self, generator):
+        self.in_order = True
+        if not self.groups and straight(self.logits, self.closed):
+            return
         direction = _direction(self.logits, generator)
         weights = weights_of_examples(len(direction), self.logits, generator)
         deltas, weighted = self.deltas(direction), self.deltas(weights * direction)
-        self.in_order = True
         together = {id(call) for group in self.groups if len(group) > 1 for call in group}
         for call, *both in zip(self.calls, deltas, weighted, strict=True):
             ordered = in_order(*both, weights)
             self.in_order = self.in_order and ordered
-            alone = id(call) not in together and of_different_examples(*both, weights)
-            if len(call.input) != len(call.output) or not (ordered or alone):
+            known = ordered or (id(call) not in together and of_different_examples(*both, weights))
+            if len(call.input) != len(call.output) or not known:
                 raise Unreadable(f"a row of a {type(call.module).__name__} is not one example's, or not the only one of its example")
         for group, own in self._groups_of(deltas):
             if not all(of_torch(call.module) for call in group):
@@ -206,7 +212,7 @@ def _check_examples(model, inputs):
     """The first example alone and beside one that differs from it: a model that can be looked at gives it one output."""
     try:
         # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
-        other = int((inputs[:1024] != inputs[0]).reshape(min(len(inputs), 1024), -1).any(1).int().argmax())
+        other = int((inputs[:128] != inputs[0]).reshape(min(len(inputs), 128), -1).any(1).int().argmax())
         forward(model, [], inputs[:1])
         pair, _ = forward(model, [], inputs[[0, other]])
         _alone(model, inputs[[0, other]], pair, 0)
@@ -249,7 +255,7 @@ def _check_sum(logits, direction, parameters, found, names, tolerance=None):
     sums = {}
     for part in found:
         for name, gradient in part.items():
-            sums[name] = sums.get(name, 0) + gradient.sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
+            sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
     own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
     largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
     tolerance = tolerance or rounding(logits)
