@@ -95,6 +95,9 @@ class FromLayers:
 
     def __init__(self, model, inputs, logits, calls, names, generator):
         self.logits, self.names = logits, names
+        for module in model.modules():
+            if module._backward_hooks or module._backward_pre_hooks:  # it may do another thing to many examples than to one
+                raise Unreadable(f"a backward hook changes the gradients that pass a {type(module).__name__}")
         check_uses(logits, calls, names)
         self.closed, self.groups = closed_and_general(calls)
         self.calls = [*self.closed, *(call for group in self.groups for call in group)]

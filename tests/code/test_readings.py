@@ -229,6 +229,9 @@ MODELS = {
     "backward hook of a function": lambda: hooked("register_full_backward_hook", 1, lambda m, into, out: (3 * into[0],)),
     "backward hook of a layer": lambda: hooked("register_full_backward_hook", 2, lambda m, into, out: (3 * into[0],)),
     "backward pre-hook": lambda: hooked("register_full_backward_pre_hook", 0, lambda m, out: (3 * out[0],)),
+    "backward hook that looks at the batch": lambda: hooked(
+        "register_full_backward_hook", 1, lambda m, into, out: (into[0] * len(into[0]),)
+    ),
     "forward of the instance": own_forward,
     "parametrization": lambda: symmetric(True),
     "parametrization without bias": lambda: symmetric(False),
