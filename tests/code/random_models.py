@@ -33,7 +33,7 @@ class Recipe:
 def one_of_each():
     """Every part, head and change by itself, beside a plain layer."""
     for kind, table in PARTS.items():
-        new = [name for name in table if kind == "vector" or name not in PARTS["vector"] or name == "linear"]
+        new = [name for name in table if kind == "vector" or table[name] is not PARTS["vector"].get(name)]
         yield from (Recipe(kind, (name,), {"vector": "", "tokens": "mean", "image": "flat"}[kind]) for name in new)
         yield from (Recipe(kind, pool=name) for name in POOLS.get(kind, ()))
     yield from (Recipe("words", (name,), "mean") for name in READERS)
