@@ -745,11 +745,12 @@ def test_types_of_fewer_bits(name, kind, rtol):
 
 @open_yet
 def test_two_types_in_one_network():
-    network = Function(lambda m, x: m.b(m.a(x.float()).double()), a=nn.Linear(99, 4).float(), b=nn.Linear(4, 2))
-    inputs = torch.randn(50, 99)  # enough of them for some to be rounded otherwise beside others
-    wide = Function(lambda m, x: m.b(m.a(x)), a=copy.deepcopy(network.a).double(), b=network.b)
-    found, wanted = diagonal_fisher(network, inputs), mean_over(*by_loop(wide, inputs)[:2])
-    assert_same({key: value.double() for key, value in found.items()}, wanted, 1e-5)
+    for _ in range(30):  # in some of them an example is rounded otherwise beside others than alone
+        network = Function(lambda m, x: m.b(m.a(x.float()).double()), a=nn.Linear(3, 4).float(), b=nn.Linear(4, 2))
+        inputs = torch.randn(5, 3)
+        wide = Function(lambda m, x: m.b(m.a(x)), a=copy.deepcopy(network.a).double(), b=network.b)
+        found, wanted = diagonal_fisher(network, inputs), mean_over(*by_loop(wide, inputs)[:2])
+        assert_same({key: value.double() for key, value in found.items()}, wanted, 1e-5)
 
 
 def test_autocast_within():
