@@ -3,13 +3,18 @@
 
 For p = softmax(z) the score of the logits is ∂ log p_y / ∂z = e_y − p, with e_y the one-hot vector of the label y.
 
-Part of fisher.py, which says more. This file needs torch and nothing else. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py. From the book Weights that Remember.
 """
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+if __package__:
+    from .checks import trainable
+else:  # copied into a folder, without a package
+    from checks import trainable
 
 Labels = Literal["exact", "sampled", "empirical", "argmax"]
 LABELS = get_args(Labels)
@@ -91,7 +96,7 @@ class NotProbabilities:
 
 def names_of_trainable(model):
     """The parameters that require grad, each with its name."""
-    return {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {parameter: name for name, parameter in trainable(model).items()}
 
 
 def check(model, inputs, targets, labels, samples, batch_size, generator):
