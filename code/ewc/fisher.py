@@ -86,7 +86,8 @@ def diagonal_fisher(
         One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``; non-negative; scale:
         a mean per example; detached; at least float32.
 
-    Cost: one forward pass and, for ``"exact"``, one backward pass a class without its weight products.
+    Cost: a forward pass and, for ``"exact"``, a backward pass a class less one, without its weight products. A model whose layers do not
+    give its examples' gradients is read in a slower way, as exact, with a warning that says why (readings.py).
 
     Raises:
         ValueError: an argument is not what it may be, the model mixes the examples of a batch, or a value is not finite.
