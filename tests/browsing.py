@@ -47,6 +47,7 @@ CUT = """async () => {
     const inside = 'svg, mjx-assistive-mml, mjx-container *, .tooltip, .visually-hidden, .frames-said, .headerlink, .copybtn';
     const cut = [...document.querySelectorAll('.bd-article *')].filter(e => {
         if (e.scrollWidth <= e.clientWidth + 1 || !e.clientWidth || e.closest(inside)) return false;
+        if (e.localName === 'mjx-container' && innerWidth >= 768) return true;      // formulas are broken, and on a phone too but for matrices
         const style = getComputedStyle(e);
         return style.overflowX === 'visible' ? ['TD', 'TH'].includes(e.tagName) : style.display !== 'inline' && !offers(e);
     }).map(e => `${innerWidth} px: ${e.tagName}.${e.className} in ${e.closest('[id]')?.id}: ${e.innerText.slice(0, 60)}`);

@@ -21,14 +21,14 @@ def unwrapped(model):
     return model
 
 
-def plain(name):
+def plain_name(name):
     """The name of a parameter or module in a model of which no part is compiled."""
     return name.replace("_orig_mod.", "")
 
 
 def plainly_named(values):
     """Values by name, the names as `named` has them."""
-    return {plain(name): value for name, value in values.items()}
+    return {plain_name(name): value for name, value in values.items()}
 
 
 def named(model):

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 if __package__:
-    from .checks import checked_number, checked_state, plain, plainly_named, unwrapped
+    from .checks import checked_number, checked_state, plain_name, plainly_named, unwrapped
     from .heads import all_outputs, check_classes
 else:  # copied into a folder, without a package
-    from checks import checked_number, checked_state, plain, plainly_named, unwrapped
+    from checks import checked_number, checked_state, plain_name, plainly_named, unwrapped
     from heads import all_outputs, check_classes
 
 
@@ -98,7 +98,7 @@ class Distillation:
         if self._teacher is None:
             return {}
         own = self._teacher.state_dict().items()
-        teacher = {f"teacher/{plain(name)}": value.clone(memory_format=torch.contiguous_format) for name, value in own}
+        teacher = {f"teacher/{plain_name(name)}": value.clone(memory_format=torch.contiguous_format) for name, value in own}
         return teacher | {
             f"head/{place}": torch.tensor(head or (), dtype=torch.long) for place, head in enumerate(self._heads)
         }
@@ -114,7 +114,7 @@ class Distillation:
             return
         weights, heads = {}, {}
         teacher = _teacher_from(self.model)
-        names = {plain(name): (name, value) for name, value in teacher.state_dict().items()}
+        names = {plain_name(name): (name, value) for name, value in teacher.state_dict().items()}
         for key, value in state.items():
             kind, _, name = key.partition("/")
             if kind not in ("teacher", "head") or (kind == "head" and not name.isdigit()):
@@ -138,7 +138,7 @@ class Distillation:
         """Move the teacher's weights and buffers to where the model's are now, and into their types."""
         own = plainly_named(dict(_tensors(unwrapped(self.model))))
         for name, value in list(_tensors(self._teacher)):
-            beside = own.get(plain(name), value)
+            beside = own.get(plain_name(name), value)
             if value.device != beside.device or value.dtype != beside.dtype:
                 owner, _, last = name.rpartition(".")
                 module, moved = self._teacher.get_submodule(owner), value.detach().to(beside)

@@ -2,7 +2,8 @@
 """Kronecker factors of a layer's Fisher information: which layers have them, what a layer's uses put into them, and sums of
 them over tasks.
 
-Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch, calls.py and evaluating.py. From the book Weights that Remember.
+Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch, calls.py, checks.py and evaluating.py.
+From the book Weights that Remember.
 """
 
 import functools
@@ -13,8 +14,10 @@ from torch import nn
 
 if __package__:
     from .calls import plain, untouched
+    from .checks import plain_name
 else:  # copied into a folder, without a package
     from calls import plain, untouched
+    from checks import plain_name
 
 Sharing = Literal["expand", "reduce"]
 SHARING = get_args(Sharing)
@@ -29,7 +32,7 @@ def factored_layers(model):
             kind = type(module).__name__ + ("" if untouched(module) else ", with hooks or a forward of its own")
             unfit.append(f"{name or 'the model itself'} ({kind})")
         elif own:
-            names[module] = name
+            names[module] = plain_name(name)
         for parameter in own.values():
             if parameter in owners:
                 raise ValueError(

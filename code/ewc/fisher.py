@@ -16,7 +16,7 @@ arXiv 1510.01799). Where a weight is used many times for one example (convolutio
 does not hold, because the uses add up before the square: there the layer's own backward pass, vectorised over the
 examples, forms each example's gradient, and then it is squared.
 
-This file needs torch, and beside it scores.py, factors.py, readings.py, calls.py, gradients.py and evaluating.py.
+This file needs torch, and beside it scores.py, checks.py, factors.py, readings.py, calls.py, gradients.py and evaluating.py.
 From the book Weights that Remember.
 """
 
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 if __package__:
+    from .checks import unwrapped
     from .evaluating import evaluated
     from .factors import (
         SHARING,
@@ -40,6 +41,7 @@ if __package__:
     from .readings import FromLayers, FromModel, OneByOne, readings
     from .scores import Labels, NotProbabilities, check, names_of_trainable, weighted_scores
 else:  # copied into a folder, without a package
+    from checks import unwrapped
     from evaluating import evaluated
     from factors import (
         SHARING,
@@ -83,10 +85,11 @@ def diagonal_fisher(
         generator: source of the draws for ``"sampled"``, on the CPU.
 
     Returns:
-        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``; non-negative; scale:
-        a mean per example; detached; at least float32.
+        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``, without ``module.``
+        and ``_orig_mod.``; non-negative; scale: a mean per example; detached; at least float32.
 
-    Cost: one forward pass and, for ``"exact"``, one backward pass a class without its weight products.
+    Cost: a forward pass and, for ``"exact"``, a backward pass a class less one, without its weight products. A model whose layers do not
+    give its examples' gradients is read in a slower way, as exact, with a warning that says why (readings.py).
 
     Raises:
         ValueError: an argument is not what it may be, the model mixes the examples of a batch, or a value is not finite.
@@ -94,6 +97,7 @@ def diagonal_fisher(
 
     Follows Martens (2020), New insights and perspectives on the natural gradient method, JMLR 21(146), sections 5 and 11.
     """
+    model = unwrapped(model)
     draws = check(model, inputs, targets, labels, samples, batch_size, generator)
     with evaluated(model):
         names = names_of_trainable(model)
@@ -133,6 +137,7 @@ def full_fisher(
         (P, P), symmetric, positive semi-definite; rows and columns in the order of
         ``torch.nn.utils.parameters_to_vector`` over the parameters that require grad.
     """
+    model = unwrapped(model)
     draws = check(model, inputs, targets, labels, samples, batch_size, generator)
     with evaluated(model):
         names = names_of_trainable(model)
@@ -201,6 +206,7 @@ def kronecker_fisher(
     Follows Martens & Grosse (2015), Optimizing neural networks with Kronecker-factored approximate curvature, arXiv
     1503.05671, section 3; Grosse & Martens (2016), arXiv 1602.01407, section 3; Eschenhagen et al. (2023), arXiv 2311.00636.
     """
+    model = unwrapped(model)
     draws = check(model, inputs, targets, labels, samples, batch_size, generator)
     if sharing not in SHARING:
         raise ValueError(f"sharing is {sharing!r}; it may be one of {', '.join(map(repr, SHARING))}")

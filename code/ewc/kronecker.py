@@ -87,7 +87,7 @@ class KroneckerEWC:
         _check_whole(model)
         inputs, targets = springs.spread(self.max_examples, inputs, targets)
         springs.check_moved(model, [(self._held(), {})] if self._anchor else [])
-        found = plainly_named(kronecker_fisher(model, inputs, targets))
+        found = kronecker_fisher(model, inputs, targets)
         blocks = {name: old.faded(self.decay) for name, old in self._blocks.items()}
         for name, (b, a, _) in found.items():
             blocks[name] = blocks[name].joined(b, a, self.factors) if name in blocks else Blocks(b[None], a[None])

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import checked_share, named, plainly_named, unwrapped
+    from .checks import checked_share, named
     from .fisher import diagonal_fisher
     from .scores import LABELS, Labels
 else:  # copied into a folder, without a package
     import springs
-    from checks import checked_share, named, plainly_named, unwrapped
+    from checks import checked_share, named
     from fisher import diagonal_fisher
     from scores import LABELS, Labels
 
@@ -86,7 +86,7 @@ class EWC:
         """
         inputs, targets = springs.spread(self.max_examples, inputs, targets)
         springs.check_moved(self.model, self._terms)
-        fisher = plainly_named(diagonal_fisher(unwrapped(self.model), inputs, targets, labels=self.labels))
+        fisher = diagonal_fisher(self.model, inputs, targets, labels=self.labels)
         faded = [(anchor, {name: self.decay * value for name, value in old.items()}) for anchor, old in self._terms]
         anchor = springs.weights(self.model)
         if self.anchors == "merged":

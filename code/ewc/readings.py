@@ -95,6 +95,9 @@ class FromLayers:
 
     def __init__(self, model, inputs, logits, calls, names, generator):
         self.logits, self.names = logits, names
+        for module in model.modules():
+            if module._backward_hooks or module._backward_pre_hooks:  # it may do another thing to many examples than to one
+                raise Unreadable(f"a backward hook changes the gradients that pass a {type(module).__name__}")
         check_uses(logits, calls, names)
         self.closed, self.groups = closed_and_general(calls)
         self.calls = [*self.closed, *(call for group in self.groups for call in group)]
@@ -255,7 +258,7 @@ def _check_sum(logits, direction, parameters, found, names, tolerance=None):
     sums = {}
     for part in found:
         for name, gradient in part.items():
-            sums[name] = sums.get(name, 0) + gradient.sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
+            sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
     own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
     largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
     tolerance = tolerance or rounding(logits)

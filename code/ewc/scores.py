@@ -3,13 +3,18 @@
 
 For p = softmax(z) the score of the logits is ∂ log p_y / ∂z = e_y − p, with e_y the one-hot vector of the label y.
 
-Part of fisher.py, which says more. This file needs torch and nothing else. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py. From the book Weights that Remember.
 """
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+if __package__:
+    from .checks import trainable
+else:  # copied into a folder, without a package
+    from checks import trainable
 
 Labels = Literal["exact", "sampled", "empirical", "argmax"]
 LABELS = get_args(Labels)
@@ -75,9 +80,10 @@ class NotProbabilities:
 
     def look(self, logits):
         """Rows that are between 0 and 1 and sum to 1: by chance one may be so, not every row of every batch."""
-        off = (logits.sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32)) - 1).abs().max()
-        few_bits = torch.finfo(logits.dtype).eps * logits.shape[-1]
-        self.all = self.all and bool(off <= 1e-5 + few_bits and logits.min() >= 0 and logits.max() <= 1)
+        off = (logits.sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32)) - 1).abs()
+        rounding = 1e-5 + torch.finfo(logits.dtype).eps * logits.shape[-1]
+        none = (off > rounding) | ((logits < 0) | (logits > 1)).any(-1)
+        self.all = self.all and not bool(none.any())
 
     def end(self):
         """Raise ValueError if all were."""
@@ -90,7 +96,7 @@ class NotProbabilities:
 
 def names_of_trainable(model):
     """The parameters that require grad, each with its name."""
-    return {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {parameter: name for name, parameter in trainable(model).items()}
 
 
 def check(model, inputs, targets, labels, samples, batch_size, generator):

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import named, plainly_named, unwrapped
+    from .checks import named, unwrapped
     from .evaluating import evaluated
     from .gradients import add_linear, zeros
     from .readings import readings
     from .scores import check, names_of_trainable
 else:  # copied into a folder, without a package
     import springs
-    from checks import named, plainly_named, unwrapped
+    from checks import named, unwrapped
     from evaluating import evaluated
     from gradients import add_linear, zeros
     from readings import readings
@@ -59,7 +59,7 @@ class MemoryAwareSynapses:
         """
         inputs, _ = springs.spread(self.max_examples, inputs, targets)
         springs.check_moved(self.model, self._terms)
-        importance = plainly_named(output_sensitivity(unwrapped(self.model), inputs))
+        importance = output_sensitivity(self.model, inputs)
         anchor = springs.weights(self.model)
         for held, old in self._terms:
             importance = old | {name: value + old.get(name, 0) for name, value in importance.items()}
@@ -100,12 +100,13 @@ def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 10
         batch_size: examples in memory at once. It changes the speed, not the result.
 
     Returns:
-        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``; non-negative; scale: a
-        mean per example, in squared logits by weight; detached; at least float32.
+        One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``, without ``module.``
+        and ``_orig_mod.``; non-negative; scale: a mean per example, in squared logits by weight; detached; at least float32.
 
     Raises:
         ValueError, TypeError: as `fisher.diagonal_fisher`.
     """
+    model = unwrapped(model)
     check(model, inputs, None, "exact", 1, batch_size, None)
     with evaluated(model):
         names = names_of_trainable(model)

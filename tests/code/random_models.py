@@ -5,12 +5,22 @@ A recipe names the parts of a network (random_parts.py), the changes made to its
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from hypothesis import strategies as st
 from random_parts import CHANGES, HEADS, PARTS, POOLS, READERS, TOKENS, WIDTH, WORDS, Kit
 from torch import nn
 
 SHAPES = {"vector": (WIDTH,), "tokens": (TOKENS, WIDTH), "image": (2, 4, 4)}
+
+# What the module does not do yet; the tests say so where one of these is in play, and fail when it is mended and still listed.
+OPEN = {"functional_call", "one_by_one_without_an_axis", "cosine_with_a_temperature", "no_answer_for_some"}
+
+
+def known(cases, name):
+    """The cases of a test, of which those that are open are expected to fail."""
+    mark = pytest.mark.xfail(strict=True, reason="open")
+    return [pytest.param(case, marks=mark if name(case) & OPEN else ()) for case in cases]
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,14 @@ class Recipe:
     twins: bool = False  # the last example is the first one again
     seed: int = 0
 
+    def names(self):
+        return {*self.parts, *self.after, self.head}
+
 
 def one_of_each():
     """Every part, head and change by itself, beside a plain layer."""
     for kind, table in PARTS.items():
-        new = [name for name in table if kind == "vector" or name not in PARTS["vector"] or name == "linear"]
+        new = [name for name in table if kind == "vector" or table[name] is not PARTS["vector"].get(name)]
         yield from (Recipe(kind, (name,), {"vector": "", "tokens": "mean", "image": "flat"}[kind]) for name in new)
         yield from (Recipe(kind, pool=name) for name in POOLS.get(kind, ()))
     yield from (Recipe("words", (name,), "mean") for name in READERS)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from by_hand import Function, assert_same
 from ewc import MemoryAwareSynapses, SynapticIntelligence, diagonal_fisher
+from ewc.importance import _Walk
 from ewc.sensitivity import output_sensitivity
 from test_penalties import data, move, network, values
 from torch import nn
@@ -409,7 +410,9 @@ def test_a_copy_of_the_guard_watches_its_own_model_and_goes_on_where_it_was(way,
 def test_a_shallow_copy_and_its_giver_do_not_count_the_same_steps_twice():
     guard = trained(SynapticIntelligence(Two(), STRENGTH, damping=DAMPING), 3)
     twin = copy.copy(guard)
-    trained(guard, STEPS - 3)
+    optimizer = torch.optim.SGD(guard.model.parameters(), RATE)
+    for _ in range(STEPS - 3):
+        in_two_halves(optimizer, lambda: guard.model.loss(GOALS[0]))
     for each in (guard, twin):
         each.consolidate()
         torch.testing.assert_close(each.parabola()[1]["theta"], STRENGTH * torch.tensor(by_hand()[0][0]), rtol=1e-10, atol=0)
@@ -537,6 +540,13 @@ def test_a_path_goes_on_in_another_type(dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 0.1
     torch.testing.assert_close(guard.parabola()[1]["theta"].double(), STRENGTH * torch.tensor(by_hand()[0][0]), rtol=tolerance, atol=0)
     assert guard.state_dict()["0/anchor/theta"].dtype == dtype
+
+
+def test_a_path_goes_on_on_another_device():
+    walk = _Walk.begin(torch.zeros(2))
+    walk.take(torch.ones(2), first=True)
+    walk.settle(torch.ones(2, device="meta"))
+    assert {value.device.type for value in vars(walk).values()} == {"meta"}
 
 
 def test_a_sparse_gradient_earns_as_a_dense_one():

@@ -29,6 +29,24 @@ def test_nothing_is_cut_off_without_a_way_to_the_rest(windows, page_name, screen
     assert windows.look(page_name, screen, theme).cut == []
 
 
+def test_a_long_formula_is_broken_into_lines_and_keeps_its_symbols_in_order(windows):
+    visit = windows.open("book/bayes/fisher-information", "phone", "dark")
+    formula = visit.page.locator("#equation-eq-mean-score mjx-container")
+    formula.scroll_into_view_if_needed()
+    assert "broken" in formula.get_attribute("class")
+    assert "wide" not in formula.get_attribute("class")
+    right, height, drawn, read = formula.evaluate("""e => { const all = [...e.querySelectorAll('mjx-math mjx-c')].map(c => c.getBoundingClientRect());
+        const kinds = part => [...e.querySelectorAll(`${part} .sym`)].map(s => s.getAttribute('class').match(/sym-[a-z-]+/)[0]);
+        return [Math.max(...all.map(c => c.right)), e.offsetHeight, kinds('mjx-math'), kinds('mjx-assistive-mml')] }""")
+    assert right <= WIDTHS["phone"]
+    assert height > 100
+    assert drawn == read
+    visit.page.set_viewport_size({"width": 1900, "height": 900})
+    visit.page.wait_for_function("e => !e.classList.contains('broken')", arg=formula.element_handle())
+    assert formula.evaluate("e => e.offsetHeight") < height / 2
+    visit.close()
+
+
 @pytest.mark.parametrize(("screen", "theme"), OPENED_IN.items())
 @pytest.mark.parametrize("page_name", PAGES)
 def test_no_box_covers_the_screen_and_each_closes(windows, page_name, screen, theme):
