@@ -148,8 +148,8 @@ def beside(code: Path, module: str) -> list[str]:
 
 
 def on_the_shelf(code: Path, module: str) -> bool:
-    """Whether a module says of itself that it can be copied."""
-    return "This file needs torch" in ast.get_docstring(ast.parse((code / f"{module.replace('.', '/')}.py").read_text("utf8")))
+    """Whether a module lies there, and says of itself what it has to be copied with."""
+    return "." not in module and "This file needs torch" in ast.get_docstring(ast.parse((code / f"{module}.py").read_text("utf8")))
 
 
 def taken(code: Path, module: str, wheel: str) -> str:
