@@ -214,6 +214,13 @@ assert abs(noise.curvature_along(model, torch.tensor([[1.0, 2.0]]), step) - 0.25
 assert noise.scales(torch.tensor([3.0, 1.0]), "null", share=0.5).tolist() == [0, 1]
 assert abs(float(noise.cost_of_a_shift(torch.tensor(0.5), math.log(3))) - math.log(2) + math.log(3) / 2) < 1e-6
 """,
+    "bridge": """
+assert bridge.posterior_precision(torch.eye(2), 3, 1.0).tolist() == [[4, 0], [0, 4]]
+assert torch.allclose(torch.stack(bridge.of_two_labels(torch.tensor(0.75))), torch.tensor([0.1875, 0.0625]))
+""",
+    "uses": """
+assert uses.block_of_uses(torch.ones(1, 2, 1), torch.tensor([[[1.0], [2.0]]])).tolist() == [[9]]
+""",
     "two_weights": """
 model = two_weights.TwoWeights(torch.zeros(2))
 way = two_weights.descend(model, torch.tensor([[2.0, 0.0]]), torch.tensor([1]), steps=1, learning_rate=1.0)
