@@ -34,6 +34,56 @@ def number(name, value, *, unit="", digits=None, runs=()):
     return text
 
 
+def interval(values, *, level=0.95):
+    """Mean of a few values, and how far the interval reaches to either side that holds the true mean `level` of the time.
+
+    Of few seeds the standard error is itself a guess. Student's t allows for that: 4.3 standard errors for three, not 2.
+    For the difference of two methods, give the differences seed by seed; where the interval holds 0, they are not told apart.
+    """
+    values = _plain(values)
+    if not isinstance(values, list) or len(values) < 2:
+        raise ValueError(f"values must be at least two numbers, one a seed, not {values!r}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level!r}")
+    return fmean(values), _student(level, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+
+
+def told_apart(ours, theirs):
+    """1 where ours is above theirs, −1 where it is below, 0 where the 95 % interval of the difference, seed by seed, holds 0."""
+    middle, half = interval(_differences(ours, theirs))
+    return 0 if abs(middle) <= half else 1 if middle > 0 else -1
+
+
+def compared(ours, theirs, name, *, digits=1):
+    """Accuracies of one seed after another against those of `name`: "3.4 points above EWC (95 %: 2.1 to 4.7)", in words."""
+    middle, half = interval([100 * gap for gap in _differences(ours, theirs)])
+    side = 1 if middle >= 0 else -1
+    low, high = (_fixed(side * middle + end, digits) for end in (-half, half))
+    apart = "" if told_apart(ours, theirs) else "; not told apart"
+    return f"{_fixed(abs(middle), digits)} points {'above' if side > 0 else 'below'} {name} (95{_SPACE}%: {low} to {high}{apart})"
+
+
+def _differences(ours, theirs):
+    if len(ours) != len(theirs):
+        raise ValueError(f"theirs must have a value for each seed of ours, {len(ours)}; it has {len(theirs)}")
+    return [float(one) - float(other) for one, other in zip(ours, theirs, strict=True)]
+
+
+def _student(level, degrees):
+    """The t that holds the share `level` between −t and t, by halving; Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    low, high = 0.0, math.pi / 2  # the angle whose tangent is t/√degrees
+    for _ in range(60):
+        angle = (low + high) / 2
+        term, total = (1.0, 0.0) if degrees % 2 == 0 else (math.cos(angle), 0.0)
+        for power in range(1 + degrees % 2, degrees, 2):
+            total, term = total + term, term * math.cos(angle) ** 2 * power / (power + 1)
+        inside = math.sin(angle) * total
+        if degrees % 2:
+            inside = 2 / math.pi * (angle + inside)
+        low, high = (angle, high) if inside < level else (low, angle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
 _RUN_FIELDS = ("key", "name", "configuration", "seed", "device", "seconds", "finished", "versions", "data")
 
 

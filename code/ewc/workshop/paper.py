@@ -43,7 +43,8 @@ PERMUTED = {
 }
 # The same network and number of steps, with a descent of our choice; and that with one thing left out.
 OURS = {**PERMUTED, "optimizer": "sgd", "learning_rate": 0.05, "schedule": "linear", "carried": False}
-# Each with the strength that its authors chose by a search of their own, for SI c = 10, which is half of λ.
+# Each with the default of the authors' later code, which has the exact Fisher, as here: λ = 100, and for SI c = 10, half of λ. The
+# published numbers are older: the most probable label, λ = 500, online 1,000 with γ = 0.9, c = 5 (branch preprints, param_values.py).
 PERMUTED_METHODS = (
     ({"method": "ewc"}, (100.0,)),
     ({"method": "ewc", "anchors": "separate"}, (100.0,)),

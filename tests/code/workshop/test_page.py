@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ewc.workshop import page
+from scipy import stats
 
 S = "\N{NO-BREAK SPACE}"
 
@@ -74,6 +75,53 @@ def test_a_bad_name_and_bad_digits_are_named():
         page.number("", 1)
     with pytest.raises(ValueError, match="digits must be"):
         page.number("x", 1, digits=-1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 8, 31])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_an_interval_is_as_wide_as_students_t_makes_it(seeds, level):
+    values = torch.randn(seeds, dtype=torch.float64, generator=torch.Generator().manual_seed(seeds)).tolist()
+    middle, half = page.interval(values, level=level)
+    expected = stats.t.interval(level, seeds - 1, loc=middle, scale=stats.sem(values))
+    assert (middle - half, middle + half) == pytest.approx(expected, rel=1e-9)
+    assert middle == pytest.approx(sum(values) / seeds)
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says():
+    draws = torch.randn(4000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    held = [abs(middle) <= half for middle, half in map(page.interval, draws)]
+    assert sum(held) / len(held) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sign", "text"),
+    [
+        ([0.90, 0.91, 0.92], [0.80, 0.80, 0.80], 1, f"11.0 points above EWC (95{S}%: 8.5 to 13.5)"),
+        ([0.80, 0.80, 0.80], [0.90, 0.91, 0.92], -1, f"11.0 points below EWC (95{S}%: 8.5 to 13.5)"),
+        ([0.82, 0.83, 0.87], [0.80, 0.80, 0.80], 0, f"4.0 points above EWC (95{S}%: −2.6 to 10.6; not told apart)"),
+        ([0.5, 0.5], [0.5, 0.5], 0, f"0.0 points above EWC (95{S}%: 0.0 to 0.0; not told apart)"),
+    ],
+)
+def test_a_difference_is_a_claim_only_where_the_seeds_bear_it(ours, theirs, sign, text):
+    assert page.told_apart(ours, theirs) == sign
+    assert page.compared(ours, theirs, "EWC") == text
+
+
+def test_pairs_are_compared_and_not_means():
+    """Seeds that are all hard for both differ much; the difference of the two may still be the same on each."""
+    ours, theirs = [0.60, 0.75, 0.90], [0.58, 0.73, 0.881]
+    assert page.told_apart(ours, theirs) == 1
+
+
+def test_too_few_values_and_an_impossible_level_are_named():
+    with pytest.raises(ValueError, match="values must be at least two"):
+        page.interval([0.5])
+    with pytest.raises(ValueError, match="values must be at least two"):
+        page.interval(0.5)
+    with pytest.raises(ValueError, match="level must lie between 0 and 1, not 95"):
+        page.interval([0.5, 0.6], level=95)
+    with pytest.raises(ValueError, match="a value for each seed of ours, 3; it has 2"):
+        page.compared([0.1, 0.2, 0.3], [0.1, 0.2], "EWC")
 
 
 def test_a_number_is_published_with_its_runs_and_not_displayed(published):

@@ -72,6 +72,8 @@ def standings(found: dict[str, dict[str, Sequence[float]]], chance: dict[str, fl
     colours = {"plain": GREY, "joint": GREY, "EWC": INK, "L2": ORANGE, "replay": GREEN}
 
     def of(scenario, rows):
+        low, high = _from_the_lowest([*(value for values in rows.values() for value in values), *published.get(scenario, {}).values()])
+
         def panel(axes):
             for row, method in enumerate(methods):
                 axes.axhline(row, color=GREY, lw=0.4, alpha=0.5)
@@ -79,12 +81,13 @@ def standings(found: dict[str, dict[str, Sequence[float]]], chance: dict[str, fl
                 axes.plot(rows[method], [row] * len(rows[method]), ls="", marker="o", ms=5, mec="none", alpha=0.75, color=colour)
                 if method in published.get(scenario, {}):
                     axes.plot(published[scenario][method], row, ls="", marker="|", ms=13, mew=1.8, color=RED)
-            axes.axvline(chance[scenario], color=GREY, lw=1, ls=":")
+            if chance[scenario] > low:
+                axes.axvline(chance[scenario], color=GREY, lw=1, ls=":")
             axes.set_yticks(range(len(methods)), methods)
             for label, method in zip(axes.get_yticklabels(), methods, strict=True):
                 label.set_color(colours.get(method, BLUE))
             axes.set_ylim(len(methods) - 0.5, -0.5)
-            axes.set_xlim(0, 1.03)
+            axes.set_xlim(low, high)
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="y", length=0)
             axes.set_title(scenario)
@@ -106,23 +109,40 @@ def standings(found: dict[str, dict[str, Sequence[float]]], chance: dict[str, fl
     )
 
 
+def _from_the_lowest(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of accuracies, from a little below the lowest of them to a little above 1: near 1 little else is in sight."""
+    room = 0.06 * (1 - min(values))
+    return max(0.0, min(values) - room), 1 + room
+
+
 def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
-    """Accuracy on held-out images against each strength that was tried, relative to the smallest: a panel for each scenario."""
+    """Accuracy on held-out images against the strengths, as multiples of the middle one of each grid: a panel for each scenario.
+
+    The middle strength stands beside a method's name, since methods count theirs in different units.
+    """
     looks = dict(zip(next(iter(tried.values())), ((ORANGE, "D"), (INK, "o"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
 
     def of(scenario, methods):
+        shown = [value for found in methods.values() for value in found.values()]
+        room = 0.08 * (max(shown) - min(shown))
+
         def panel(axes):
             for method, found in methods.items():
                 colour, mark = looks[method]
-                axes.plot(range(len(found)), list(found.values()), color=colour, marker=mark, ms=4.5, lw=1.2)
-            ends = apart([list(found.values())[-1] for found in methods.values()], 0.075)
+                middle = list(found)[len(found) // 2]
+                at = [strength / middle for strength in found]
+                axes.semilogx(at, list(found.values()), color=colour, marker=mark, ms=4.5, lw=1.2)
+                best = max(found, key=found.get)
+                axes.plot(best / middle, found[best], color=colour, marker=mark, ms=8.5)
+            ends = apart([list(found.values())[-1] for found in methods.values()], 1.05 * room)
             for (method, found), end in zip(methods.items(), ends, strict=True):
-                axes.annotate(method, (len(found) - 1, end), (6, 0), textcoords="offset points", color=looks[method][0], va="center",
-                              fontsize=8.5, annotation_clip=False)  # fmt: skip
-            most = max(len(found) for found in methods.values())
-            axes.set_xticks(range(most), ["weakest", *[""] * (most - 2), "strongest"])
-            axes.set_xlim(-0.2, most - 1)
-            axes.set_ylim(0, 1.03)
+                axes.annotate(f"{method} {list(found)[len(found) // 2]:,g}", (11, end), (6, 0), textcoords="offset points",
+                              color=looks[method][0], va="center", fontsize=8.5, annotation_clip=False)  # fmt: skip
+            axes.set_xticks([0.1, 1, 10], ["⅒", "1", "10"])
+            axes.minorticks_off()
+            axes.set_xlim(0.085, 11)
+            axes.set_ylim(min(shown) - room, max(shown) + room)
+            axes.set_xlabel("λ, as a multiple of the number named")
             axes.set_title(scenario)
             percent(axes)
 
@@ -134,7 +154,7 @@ def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
         for scenario, methods in tried.items()
     )
     return draw(
-        f"Accuracy on held-out images against the strengths tried, from the weakest to the strongest of each method, a panel a scenario. {said}.",
+        f"Accuracy on held-out images against the strengths tried, as multiples of the middle one of each method, a panel a scenario. {said}.",
         *(of(scenario, methods) for scenario, methods in tried.items()),
         size=(3.3, 2.9),
     )
