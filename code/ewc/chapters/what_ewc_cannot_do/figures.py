@@ -274,3 +274,38 @@ def noise_by_size(sizes: Sequence[float], accuracy: dict[str, Tensor], divergenc
         measured,
         cost,
     )
+
+
+def lesson_by_lesson(found: dict[str, Tensor], chance: float) -> Picture:
+    """Accuracy over all pairs seen so far, after each lesson, of networks and of means: a line for each way, a band for its seeds.
+
+    Args:
+        found: by way, (seeds, lessons).
+        chance: the accuracy of guessing among all classes.
+    """
+    colours = {"EWC": INK, "plain Adam": GREY}
+    looks = dict(zip((name for name in found if name not in colours), ((GREEN, "s", "-"), (BLUE, "D", "-"), (ORANGE, "^", "-"), (PURPLE, "v", "--"), (RED, "P", "--")), strict=False))
+    looks |= {name: (colour, "o", "-") for name, colour in colours.items()}
+
+    def panel(axes):
+        lessons = range(1, 1 + len(next(iter(found.values()))[0]))
+        for name, values in found.items():
+            colour, mark, line = looks[name]
+            axes.plot(lessons, values.mean(0), color=colour, marker=mark, ms=5, ls=line)
+            axes.fill_between(lessons, values.amin(0), values.amax(0), color=colour, alpha=0.2, linewidth=0)
+        ends = apart([float(values.mean(0)[-1]) for values in found.values()], 0.062)
+        for name, end in zip(found, ends, strict=True):
+            axes.annotate(name, (lessons[-1], end), (7, 0), textcoords="offset points", color=looks[name][0], va="center", annotation_clip=False)
+        axes.axhline(chance, color=GREY, lw=1, ls=":")
+        axes.set_xticks(lessons)
+        axes.set_ylim(0, 1.03)
+        axes.set_xlabel("lessons learned, a pair of classes each")
+        axes.set_ylabel("of all pairs so far, read correctly")
+        percent(axes)
+
+    said = "; ".join(f"{name} from {values.mean(0)[0]:.1%} to {values.mean(0)[-1]:.1%}" for name, values in found.items())
+    return draw(
+        f"Accuracy over the pairs of classes seen so far against the number of lessons, a line for each way of learning, with the range of its seeds. From the first lesson to the last: {said}.",
+        panel,
+        size=(4.6, 3.6),
+    )
