@@ -92,6 +92,12 @@ def sweeps(look: dict, stiffness) -> Picture:
                 if named and name in short:
                     top, height = int(curve.argmax()), heights[name]
                     axes.annotate(short[name], (x[name][top], height), color=_COLOURS[name], ha="center", va="bottom", fontsize=8, linespacing=0.95)  # fmt: skip
+            if not named:
+                # Here the humps lie on each other, and the names stand where the curves end.
+                ends = apart([float(curves[name][-1]) for name in short], 0.062 * gap)
+                for name, end in zip(short, ends, strict=True):
+                    axes.annotate(short[name], (x[name][-1], end), (5, 0), textcoords="offset points", color=_COLOURS[name], va="center",
+                                  fontsize=8, annotation_clip=False)  # fmt: skip
             axes.set_xscale("log")
             axes.set_xlabel(label)
             if named:
