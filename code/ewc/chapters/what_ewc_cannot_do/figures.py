@@ -309,3 +309,40 @@ def lesson_by_lesson(found: dict[str, Tensor], chance: float) -> Picture:
         panel,
         size=(4.6, 3.6),
     )
+
+
+def two_pasts(read: Tensor, reach: float, classes: Sequence[str]) -> Picture:
+    """What one network answers, and where the images of two pasts lie: the old ones below the new, or above.
+
+    Args:
+        read: (H, W), the class answered at each place, from the lowest height up and from left to right.
+        reach: how far the places go to each side.
+    """
+    shades = torch.tensor([[0.20, 0.49, 0.85], [0.90, 0.55, 0.15], [0.25, 0.62, 0.35], [0.60, 0.40, 0.75]])
+
+    def of(title, height):
+        def panel(axes):
+            ground = torch.cat([shades[read], torch.full((*read.shape, 1), 0.45)], -1).numpy()
+            axes.imshow(ground, origin="lower", extent=(-reach, reach, -reach, reach), interpolation="nearest")
+            for name, x, y in zip(classes, (-1, 1, -1, 1), (height, height, 0, 0), strict=True):
+                axes.annotate(name, (x, y), ha="center", va="center", fontsize=13, color=INK, weight="bold")
+            axes.set_xticks([-1, 0, 1])
+            axes.set_yticks([-1, 0, 1])
+            axes.set_title(title)
+            axes.set_xlabel("left or right")
+            axes.set_ylabel("height")
+
+        return panel
+
+    rows, columns = read.shape
+
+    def at(x, y):
+        return classes[int(read[round((y + reach) / (2 * reach) * (rows - 1)), round((x + reach) / (2 * reach) * (columns - 1))])]
+
+    said = ", ".join(f"{at(x, y)} {'left' if x < 0 else 'right'} at height {y}" for y in (-1, 0, 1) for x in (-1, 1))
+    return draw(
+        f"Two planes with the same ground, the answers of one network: {said}. In the first, the old classes {classes[0]} and {classes[1]} lie at height −1, in the second at +1; the new ones, {classes[2]} and {classes[3]}, at height 0 in both.",
+        of("the old below", -1),
+        of("the old above", 1),
+        size=(3.2, 3.0),
+    )

@@ -7,7 +7,7 @@ import torch
 from ewc.chapters.what_ewc_cannot_do.class_means import ClassMeans
 from ewc.models import mlp
 from ewc.penalties import EWC
-from ewc.tasks import held_out, split
+from ewc.tasks import split
 from ewc.together import fit_together, learn_together
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from ewc.workshop.sequences import COMPARED
@@ -33,7 +33,6 @@ def class_means(
     batch_size: int | None = None,
     learning_rate: float = 1e-3,
     fisher_examples: int | None = None,
-    tuning: bool = False,
     seed: int = 0,
 ):
     """Learn the classes of the first data set in `groups` lessons by the means and the covariance of features; no image is seen twice
@@ -44,7 +43,6 @@ def class_means(
             frozen as its weights were ``"drawn"``, or after the ``"first lesson"``, or that goes on to learn all lessons with EWC,
             ``"elastic"``: there a class is described by the features that the network had in its lesson.
         strength: of EWC, where there is any.
-        tuning: test on held-out training images, and train without them.
 
     Keeps the accuracies on all lessons after each of them, with one covariance and by the nearest mean, over all classes seen so far;
     and how many numbers were kept.
@@ -59,7 +57,7 @@ def _class_means(tasks, runs):
         raise ValueError(f"features is {shared['features']!r}; it may be one of {', '.join(map(repr, FEATURES))}")
     if shared["features"] == "elastic" and any(run["strength"] is None for run in runs):
         raise ValueError("strength is None; features 'elastic' need a number")
-    base = held_out(tasks[0]) if shared["tuning"] else tasks[0]
+    base = tasks[0]
     lessons = split(base, shared["groups"], scenario="class")
     classes, pixels = len(base.classes), base.train_inputs[0].numel()
     models = [mlp(shared["hidden"], inputs=pixels, classes=classes, seed=run["seed"]).to(device) for run in runs]

@@ -6,7 +6,7 @@ from ewc import fit_together, mlp
 from ewc.chapters.what_ewc_cannot_do import without_images
 from ewc.chapters.what_ewc_cannot_do.class_means import ClassMeans
 from ewc.chapters.what_ewc_cannot_do.without_images import class_means
-from ewc.tasks import held_out, split
+from ewc.tasks import split
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
 from tiny_runs import images
@@ -169,12 +169,6 @@ def test_features_that_go_on_learning_are_described_as_they_were_in_each_lesson(
         again = network.relu1(network.hidden1(split(task, 5, scenario="class")[1].train_inputs.flatten(1)))
     assert not torch.allclose(seen[1][0], again, atol=1e-3)  # by then the network is another
     assert len(result["matrix"]) == 5
-
-
-def test_a_search_sees_no_test_image():
-    task = images("first", 0)
-    result, _ = class_means([task], features="pixels", tuning=True, **TINY)
-    assert result["matrix"][-1] == by_hand(held_out(task), None)
 
 
 def test_features_that_are_not_there_and_a_missing_strength_are_refused():
