@@ -58,7 +58,7 @@ BOUNDS = {
     ("book/bayes/laplace-approximation", "dragged-kl"): (0.0220, 0.0224),
     ("book/bayes/fisher-information", "least"): (0.045, 0.053),
     ("book/bayes/fisher-information", "greatest"): (0.42, 0.48),
-    # Figure 2A: plain descent loses A; L2 keeps some of it, and learns less of C; EWC keeps A and learns B and C.
+    # Figure 2A: plain descent loses A; L2 keeps some of it, and EWC more; all learn C.
     (MANY, "three-plain-a"): (30, 85),
     (MANY, "three-plain-c"): (92, 96),
     (MANY, "three-L2-a"): (88, 94.5),

@@ -11,7 +11,7 @@ from ewc.chapters.many_tasks.experiments import _of, overlap_by_layer
 from ewc.chapters.many_tasks.figures import by_task
 from ewc.chapters.yesterdays_posterior.conjugate import learn_line
 from ewc.metrics import fisher_overlap
-from ewc.workshop.tables import Rows, told
+from ewc.workshop.tables import Rows, made, told
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from small_tasks import blobs
@@ -173,16 +173,26 @@ def test_the_overlap_is_taken_layer_by_layer_at_both_places():
 
 
 class Run:
-    def __init__(self, accuracy, strength=30.0):
+    def __init__(self, accuracy, strength=30.0, device="CPU", day="2026-01-02", seconds=120):
         self.matrix = type("Matrix", (), {"average": lambda _: accuracy})()
-        self.configuration, self.device, self.finished, self.seconds = {"strength": strength}, "CPU", "2026-01-02T03:04", 120
+        self.configuration, self.device, self.finished, self.seconds = {"strength": strength}, device, f"{day}T03:04", seconds
 
 
 def test_runs_are_told_by_their_mean_and_standard_error_and_none_as_none():
-    assert told([]) == ["–", "–", "0", "not in this copy"]
-    assert told([Run(0.95, None)]) == ["95.00", "–", "1", "CPU, 2026-01-02, 2 min"]
-    text, strength, count, _ = told([Run(0.94), Run(0.95), Run(0.96)])
-    assert (text, strength, count) == (f"95.00 ± {1 / math.sqrt(3):.2f}", "30", "3")
+    assert told([]) == ["–", "–", "0"]
+    assert told([Run(0.95, None)]) == ["95.00", "–", "1"]
+    assert told([Run(0.94), Run(0.95), Run(0.96)]) == [f"95.00 ± {1 / math.sqrt(3):.2f}", "30", "3"]
+
+
+def test_where_and_when_runs_were_made_is_said_once_for_a_table():
+    assert made([]) == "None of these runs is in this copy."
+    assert made([Run(0.9), Run(0.9)]) == "Made on CPU, 2026-01-02, 2 min a run."
+    runs = [Run(0.9, seconds=600), Run(0.9, device="GPU", day="2026-01-05", seconds=31)]
+    assert made(runs) == "Made on CPU and GPU, 2026-01-02 to 2026-01-05, 31 s to 10 min a run."
+    table = Rows(["a"], [["1"]], "under <it>")
+    assert table._repr_html_().endswith("</div><p>under &lt;it&gt;</p>")
+    assert repr(table) == "a\n1\nunder <it>"
+    assert Rows(["a"], [["1"]])._repr_html_().endswith("</div>")
 
 
 def test_a_table_shows_its_rows_and_escapes_what_is_in_them():
