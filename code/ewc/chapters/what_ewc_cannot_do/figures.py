@@ -16,6 +16,7 @@ from ewc.workshop.drawing import (
     draw,
     percent,
 )
+from ewc.workshop.tuning import Tuned
 from torch import Tensor
 
 # A raster cannot follow the page's colours: this one, over a see-through ground, reads on white and on black.
@@ -115,7 +116,7 @@ def _from_the_lowest(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(values) - room), 1 + room
 
 
-def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
+def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
     """Accuracy on held-out images against the strengths, as multiples of the middle one of each grid: a panel for each scenario.
 
     The middle strength stands beside a method's name, since methods count theirs in different units.
@@ -123,24 +124,23 @@ def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
     looks = dict(zip(next(iter(tried.values())), ((ORANGE, "D"), (INK, "o"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
 
     def of(scenario, methods):
-        shown = [value for found in methods.values() for value in found.values()]
-        room = 0.08 * (max(shown) - min(shown))
+        shown = [value for each in methods.values() for value in each.found]
+        ratios = [value / each.centre for each in methods.values() for value in each.values]
+        room, most = 0.08 * (max(shown) - min(shown)), 1.1 * max(ratios)
 
         def panel(axes):
-            for method, found in methods.items():
+            for method, each in methods.items():
                 colour, mark = looks[method]
-                middle = list(found)[len(found) // 2]
-                at = [strength / middle for strength in found]
-                axes.semilogx(at, list(found.values()), color=colour, marker=mark, ms=4.5, lw=1.2)
-                best = max(found, key=found.get)
-                axes.plot(best / middle, found[best], color=colour, marker=mark, ms=8.5)
-            ends = apart([list(found.values())[-1] for found in methods.values()], 1.05 * room)
-            for (method, found), end in zip(methods.items(), ends, strict=True):
-                axes.annotate(f"{method} {list(found)[len(found) // 2]:,g}", (11, end), (6, 0), textcoords="offset points",
+                axes.semilogx([value / each.centre for value in each.values], each.found, color=colour, marker=mark, ms=4.5, lw=1.2)
+                axes.plot(each.chosen / each.centre, each.found[each.values.index(each.chosen)], color=colour, marker=mark, ms=8.5)
+            ends = apart([each.found[-1] for each in methods.values()], 1.05 * room)
+            for (method, each), end in zip(methods.items(), ends, strict=True):
+                axes.annotate(f"{method} {each.centre:,g}", (most, end), (6, 0), textcoords="offset points",
                               color=looks[method][0], va="center", fontsize=8.5, annotation_clip=False)  # fmt: skip
-            axes.set_xticks([0.1, 1, 10], ["⅒", "1", "10"])
+            axes.set_xticks(*zip(*((10.0**power, f"{10**power:,}" if power >= 0 else f"1/{10**-power:,}") for power in range(-3, 4)
+                                   if min(ratios) * 0.99 <= 10.0**power <= most), strict=True))  # fmt: skip
             axes.minorticks_off()
-            axes.set_xlim(0.085, 11)
+            axes.set_xlim(0.85 * min(ratios), most)
             axes.set_ylim(min(shown) - room, max(shown) + room)
             axes.set_xlabel("λ, as a multiple of the number named")
             axes.set_title(scenario)
@@ -149,8 +149,7 @@ def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
         return panel
 
     said = "; ".join(
-        f"{scenario}: "
-        + ", ".join(f"{method} best at {max(found, key=found.get):g} with {max(found.values()):.0%}" for method, found in methods.items())
+        f"{scenario}: " + ", ".join(f"{method} best at {each.chosen:g} with {max(each.found):.0%}" for method, each in methods.items())
         for scenario, methods in tried.items()
     )
     return draw(
