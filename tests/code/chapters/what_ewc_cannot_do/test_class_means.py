@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from ewc import fit_together, mlp
-from ewc.chapters.what_ewc_cannot_do import without_images
+from ewc import AccuracyMatrix, fit_together, mlp
+from ewc.chapters.what_ewc_cannot_do import figures, without_images
 from ewc.chapters.what_ewc_cannot_do.class_means import ClassMeans
 from ewc.chapters.what_ewc_cannot_do.without_images import class_means
 from ewc.tasks import split
+from ewc.workshop.tuning import Tuned
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
 from tiny_runs import images
@@ -177,3 +178,21 @@ def test_features_that_are_not_there_and_a_missing_strength_are_refused():
     with pytest.raises(ValueError, match="strength is None"):
         class_means([images("first", 0)], features="elastic", **TINY)
     assert set(without_images.FEATURES) == {"pixels", "drawn", "first lesson", "elastic"}
+
+
+# ---- the figures
+
+
+def test_the_figure_says_where_each_way_begins_and_ends():
+    found = {"EWC": torch.tensor([[1.0, 0.5], [0.8, 0.3]]), "the pixels": torch.tensor([[0.99, 0.9]])}
+    alt = figures.lesson_by_lesson(found, 0.1).alt
+    assert alt.endswith("From the first lesson to the last: EWC from 90.0% to 40.0%; the pixels from 99.0% to 90.0%.")
+
+
+def test_a_search_is_drawn_as_multiples_of_the_middle_it_began_with():
+    runs = [(type("Ran", (), {"matrix": AccuracyMatrix([[value]])})(),) for value in (0.2, 0.3, 0.9, 0.6)]
+    each = Tuned((1.0, 10.0, 100.0, 1e4), tuple(runs), (), centre=10.0, widened=1)
+    drawn = figures.searches({"class": {"EWC": each}})
+    assert "class: EWC best at 100 with 90%" in drawn.alt
+    (panel,) = drawn.panels
+    assert all(f"<!-- {text} -->" in panel for text in ("EWC 10", "1,000", "1/10")) and "<!-- 10,000 -->" not in panel

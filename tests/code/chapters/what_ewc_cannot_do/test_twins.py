@@ -3,6 +3,7 @@
 import pytest
 import torch
 from ewc import accuracy, fit, full_fisher, joint
+from ewc.chapters.what_ewc_cannot_do import figures
 from ewc.chapters.what_ewc_cannot_do.twins import learned, lessons, network
 from ewc.training import use_units
 from torch.nn.utils import parameters_to_vector
@@ -46,3 +47,9 @@ def test_all_images_at_once_are_learned_without_a_mistake(height):
     model, all_ = network(), joint(lessons(height, False))
     fit(model, all_, steps=400, batch_size=4, learning_rate=0.5, momentum=0.0, schedule="constant")
     assert accuracy(model, all_) == 1.0
+
+
+def test_the_figure_says_what_is_answered_where():
+    read = torch.tensor([[0, 0, 1], [2, 2, 3], [0, 0, 1]])
+    alt = figures.two_pasts(read, 1.0, ("A", "B", "C", "D")).alt
+    assert "A left at height -1, B right at height -1, C left at height 0, D right at height 0, A left at height 1" in alt
