@@ -24,6 +24,7 @@ from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
 from ewc.chapters.tempting_fixes.two_weights import tug
 from ewc.chapters.the_shape_of_curvature.uses import block_of_uses
+from ewc.chapters.what_ewc_cannot_do.class_means import ClassMeans
 from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.distillation import Distillation
@@ -777,6 +778,18 @@ def test_eq_shift(equation):
     p, c = torch.tensor([0.3, 0.01, 1e-5]), 2.5
     wanted = torch.stack([torch.as_tensor(equation.side(1, {"p": each, "c": c})) for each in p])
     same(cost_of_a_shift(p, c), wanted)
+
+
+@bound("eq-class-answer", ClassMeans.logits)
+def test_eq_class_answer(equation):
+    features, targets, new = normal(40, 3), torch.arange(40) % 4, normal(5, 3, seed=1)
+    means = ClassMeans(3, 5)  # the fifth class never comes
+    means.learn(features + targets[:, None], targets)
+    names = {r"\mu": means.means[:4], "C": means.covariance(0.2)}
+    wanted = [[equation.side(1, names | {"a": a, "k": k}) for k in range(1, 5)] for a in new]
+    found = means.logits(new, 0.2)
+    same(found[:, :4], torch.tensor(wanted))
+    assert found[:, 4].eq(-torch.inf).all()
 
 
 @bound("eq-along", curvature_along)

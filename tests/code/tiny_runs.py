@@ -10,7 +10,7 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments"))]
+HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".without_images"))]
 
 # Each experiment in a form that takes a moment, in each of its variants.
 TINY = {
@@ -59,6 +59,10 @@ TINY = {
     "last_lesson": [
         {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
         for method, masked in (("plain", True), ("ewc", False))
+    ],
+    "class_means": [
+        {"features": features, "strength": 1.0, "hidden": (4,), "steps": 3, "batch_size": 8, "fisher_examples": 20}
+        for features in ("pixels", "drawn", "first lesson", "elastic")
     ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
 }

@@ -45,7 +45,9 @@ def interval(values, *, level=0.95):
         raise ValueError(f"values must be at least two numbers, one a seed, not {values!r}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level!r}")
-    return fmean(values), _student(level, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    from scipy.special import stdtrit  # the quantile of Student's t; here, so that runs on a GPU need no scipy
+
+    return fmean(values), float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values) / math.sqrt(len(values))
 
 
 def told_apart(ours, theirs):
@@ -67,21 +69,6 @@ def _differences(ours, theirs):
     if len(ours) != len(theirs):
         raise ValueError(f"theirs must have a value for each seed of ours, {len(ours)}; it has {len(theirs)}")
     return [float(one) - float(other) for one, other in zip(ours, theirs, strict=True)]
-
-
-def _student(level, degrees):
-    """The t that holds the share `level` between −t and t, by halving; Abramowitz and Stegun 26.7.3 and 26.7.4."""
-    low, high = 0.0, math.pi / 2  # the angle whose tangent is t/√degrees
-    for _ in range(60):
-        angle = (low + high) / 2
-        term, total = (1.0, 0.0) if degrees % 2 == 0 else (math.cos(angle), 0.0)
-        for power in range(1 + degrees % 2, degrees, 2):
-            total, term = total + term, term * math.cos(angle) ** 2 * power / (power + 1)
-        inside = math.sin(angle) * total
-        if degrees % 2:
-            inside = 2 / math.pi * (angle + inside)
-        low, high = (angle, high) if inside < level else (low, angle)
-    return math.sqrt(degrees) * math.tan(low)
 
 
 _RUN_FIELDS = ("key", "name", "configuration", "seed", "device", "seconds", "finished", "versions", "data")

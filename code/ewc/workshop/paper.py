@@ -24,6 +24,7 @@ from ewc.datasets import mnist
 from ewc.training import device
 from ewc.workshop import page, sequences
 from ewc.workshop.records import Record
+from ewc.workshop.tuning import best
 
 SEEDS = (0, 1, 2)
 
@@ -142,10 +143,10 @@ def _van_de_ven_permuted():
 def _our_descent():
     run = {**OURS, "method": "ewc"}
     yield from _tuned(sequences.permuted_tasks, run, OURS_STRENGTHS)
-    best = _best(sequences.permuted_tasks, run, OURS_STRENGTHS)
-    if best is not None:
+    chosen = _best(sequences.permuted_tasks, run, OURS_STRENGTHS)
+    if chosen is not None:
         for without in LEFT_OUT.values():
-            yield sequences.permuted_tasks, {**run, "strength": best, **without, "seed": 0}
+            yield sequences.permuted_tasks, {**run, "strength": chosen, **without, "seed": 0}
 
 
 def _van_de_ven_split():
@@ -170,14 +171,14 @@ def _tuned(experiment, run, strengths, seeds=SEEDS):
     """First the runs on held-out images, with each of the strengths; then one for each seed, with the best of them."""
     for strength in strengths if len(strengths) > 1 else ():
         yield experiment, {**run, "strength": strength, "tuning": True, "seed": 0}
-    best = _best(experiment, run, strengths)
-    if best is not None or not strengths:
+    chosen = _best(experiment, run, strengths)
+    if chosen is not None or not strengths:
         for seed in seeds:
-            yield experiment, {**run, "strength": best, "seed": seed}
+            yield experiment, {**run, "strength": chosen, "seed": seed}
 
 
 def _best(experiment, run, strengths):
-    """The strength with the best accuracy on held-out images, once all have been tried; the only one, where there is one."""
+    """The strength that `tuning.best` chooses, once all have been tried on held-out images; the only one, where there is one."""
     if len(strengths) == 1:
         return strengths[0]
     wanted, _ = complete(experiment, {**run, "tuning": True})
@@ -187,7 +188,7 @@ def _best(experiment, run, strengths):
         for record in records(experiment, **wanted, seed=0)
         if record.configuration["strength"] in strengths
     }
-    return max(searched, key=searched.get) if len(searched) == len(strengths) > 0 else None
+    return best(searched) if len(searched) == len(strengths) > 0 else None
 
 
 def folder() -> Path:

@@ -16,6 +16,7 @@ from ewc.workshop.drawing import (
     draw,
     percent,
 )
+from ewc.workshop.tuning import Tuned
 from torch import Tensor
 
 # A raster cannot follow the page's colours: this one, over a see-through ground, reads on white and on black.
@@ -115,7 +116,7 @@ def _from_the_lowest(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(values) - room), 1 + room
 
 
-def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
+def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
     """Accuracy on held-out images against the strengths, as multiples of the middle one of each grid: a panel for each scenario.
 
     The middle strength stands beside a method's name, since methods count theirs in different units.
@@ -123,24 +124,23 @@ def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
     looks = dict(zip(next(iter(tried.values())), ((ORANGE, "D"), (INK, "o"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
 
     def of(scenario, methods):
-        shown = [value for found in methods.values() for value in found.values()]
-        room = 0.08 * (max(shown) - min(shown))
+        shown = [value for each in methods.values() for value in each.found]
+        ratios = [value / each.centre for each in methods.values() for value in each.values]
+        room, most = 0.08 * (max(shown) - min(shown)), 1.1 * max(ratios)
 
         def panel(axes):
-            for method, found in methods.items():
+            for method, each in methods.items():
                 colour, mark = looks[method]
-                middle = list(found)[len(found) // 2]
-                at = [strength / middle for strength in found]
-                axes.semilogx(at, list(found.values()), color=colour, marker=mark, ms=4.5, lw=1.2)
-                best = max(found, key=found.get)
-                axes.plot(best / middle, found[best], color=colour, marker=mark, ms=8.5)
-            ends = apart([list(found.values())[-1] for found in methods.values()], 1.05 * room)
-            for (method, found), end in zip(methods.items(), ends, strict=True):
-                axes.annotate(f"{method} {list(found)[len(found) // 2]:,g}", (11, end), (6, 0), textcoords="offset points",
+                axes.semilogx([value / each.centre for value in each.values], each.found, color=colour, marker=mark, ms=4.5, lw=1.2)
+                axes.plot(each.chosen / each.centre, each.found[each.values.index(each.chosen)], color=colour, marker=mark, ms=8.5)
+            ends = apart([each.found[-1] for each in methods.values()], 1.05 * room)
+            for (method, each), end in zip(methods.items(), ends, strict=True):
+                axes.annotate(f"{method} {each.centre:,g}", (most, end), (6, 0), textcoords="offset points",
                               color=looks[method][0], va="center", fontsize=8.5, annotation_clip=False)  # fmt: skip
-            axes.set_xticks([0.1, 1, 10], ["⅒", "1", "10"])
+            axes.set_xticks(*zip(*((10.0**power, f"{10**power:,}" if power >= 0 else f"1/{10**-power:,}") for power in range(-3, 4)
+                                   if min(ratios) * 0.99 <= 10.0**power <= most), strict=True))  # fmt: skip
             axes.minorticks_off()
-            axes.set_xlim(0.085, 11)
+            axes.set_xlim(0.85 * min(ratios), most)
             axes.set_ylim(min(shown) - room, max(shown) + room)
             axes.set_xlabel("λ, as a multiple of the number named")
             axes.set_title(scenario)
@@ -149,8 +149,7 @@ def searches(tried: dict[str, dict[str, dict[float, float]]]) -> Picture:
         return panel
 
     said = "; ".join(
-        f"{scenario}: "
-        + ", ".join(f"{method} best at {max(found, key=found.get):g} with {max(found.values()):.0%}" for method, found in methods.items())
+        f"{scenario}: " + ", ".join(f"{method} best at {each.chosen:g} with {max(each.found):.0%}" for method, each in methods.items())
         for scenario, methods in tried.items()
     )
     return draw(
@@ -273,4 +272,76 @@ def noise_by_size(sizes: Sequence[float], accuracy: dict[str, Tensor], divergenc
         f"Two panels against the length of the noise. First, accuracy, mean and range over draws and seeds. Second, with logarithmic axes, the mean divergence of the predictions, and dashed what the diagonal Fisher promised: {said}.",
         measured,
         cost,
+    )
+
+
+def lesson_by_lesson(found: dict[str, Tensor], chance: float) -> Picture:
+    """Accuracy over all pairs seen so far, after each lesson, of networks and of means: a line for each way, a band for its seeds.
+
+    Args:
+        found: by way, (seeds, lessons).
+        chance: the accuracy of guessing among all classes.
+    """
+    colours = {"EWC": INK, "plain Adam": GREY}
+    looks = dict(zip((name for name in found if name not in colours), ((GREEN, "s", "-"), (BLUE, "D", "-"), (ORANGE, "^", "-"), (PURPLE, "v", "--"), (RED, "P", "--")), strict=False))
+    looks |= {name: (colour, "o", "-") for name, colour in colours.items()}
+
+    def panel(axes):
+        lessons = range(1, 1 + len(next(iter(found.values()))[0]))
+        for name, values in found.items():
+            colour, mark, line = looks[name]
+            axes.plot(lessons, values.mean(0), color=colour, marker=mark, ms=5, ls=line)
+            axes.fill_between(lessons, values.amin(0), values.amax(0), color=colour, alpha=0.2, linewidth=0)
+        ends = apart([float(values.mean(0)[-1]) for values in found.values()], 0.062)
+        for name, end in zip(found, ends, strict=True):
+            axes.annotate(name, (lessons[-1], end), (7, 0), textcoords="offset points", color=looks[name][0], va="center", annotation_clip=False)
+        axes.axhline(chance, color=GREY, lw=1, ls=":")
+        axes.set_xticks(lessons)
+        axes.set_ylim(0, 1.03)
+        axes.set_xlabel("lessons learned, a pair of classes each")
+        axes.set_ylabel("of all pairs so far, read correctly")
+        percent(axes)
+
+    said = "; ".join(f"{name} from {values.mean(0)[0]:.1%} to {values.mean(0)[-1]:.1%}" for name, values in found.items())
+    return draw(
+        f"Accuracy over the pairs of classes seen so far against the number of lessons, a line for each way of learning, with the range of its seeds. From the first lesson to the last: {said}.",
+        panel,
+        size=(4.6, 3.6),
+    )
+
+
+def two_pasts(read: Tensor, reach: float, classes: Sequence[str]) -> Picture:
+    """What one network answers, and where the images of two pasts lie: the old ones below the new, or above.
+
+    Args:
+        read: (H, W), the class answered at each place, from the lowest height up and from left to right.
+        reach: how far the places go to each side.
+    """
+    shades = torch.tensor([[0.20, 0.49, 0.85], [0.90, 0.55, 0.15], [0.25, 0.62, 0.35], [0.60, 0.40, 0.75]])
+
+    def of(title, height):
+        def panel(axes):
+            ground = torch.cat([shades[read], torch.full((*read.shape, 1), 0.45)], -1).numpy()
+            axes.imshow(ground, origin="lower", extent=(-reach, reach, -reach, reach), interpolation="nearest")
+            for name, x, y in zip(classes, (-1, 1, -1, 1), (height, height, 0, 0), strict=True):
+                axes.annotate(name, (x, y), ha="center", va="center", fontsize=13, color=INK, weight="bold")
+            axes.set_xticks([-1, 0, 1])
+            axes.set_yticks([-1, 0, 1])
+            axes.set_title(title)
+            axes.set_xlabel("left or right")
+            axes.set_ylabel("height")
+
+        return panel
+
+    rows, columns = read.shape
+
+    def at(x, y):
+        return classes[int(read[round((y + reach) / (2 * reach) * (rows - 1)), round((x + reach) / (2 * reach) * (columns - 1))])]
+
+    said = ", ".join(f"{at(x, y)} {'left' if x < 0 else 'right'} at height {y}" for y in (-1, 0, 1) for x in (-1, 1))
+    return draw(
+        f"Two planes with the same ground, the answers of one network: {said}. In the first, the old classes {classes[0]} and {classes[1]} lie at height −1, in the second at +1; the new ones, {classes[2]} and {classes[3]}, at height 0 in both.",
+        of("the old below", -1),
+        of("the old above", 1),
+        size=(3.2, 3.0),
     )
