@@ -147,7 +147,8 @@ def full_fisher(
         for reading, weighted in _looks(model, names, inputs, targets, labels, draws, batch_size, ways):
             for _, parts in reading.passes(weighted):
                 for gradients in parts:
-                    scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1).to(fisher.dtype)
+                    rows = [gradients[name].reshape(len(gradients[name]), each.numel()) for each, name in names.items()]
+                    scores = torch.cat(rows, 1).to(fisher.dtype)
                     fisher += scores.T @ scores
     return fisher / len(inputs)
 
