@@ -177,18 +177,6 @@ _ELEMENTWISE = {
 }
 
 
-_ROW_BY_ROW = (nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU)
-
-
-def row_by_row(model):
-    """Whether a model is a chain of torch's layers that take every example by itself: no other can make a difference to it."""
-    return of_torch(model) and all(
-        isinstance(part, (nn.Sequential, *_ROW_BY_ROW))
-        or (isinstance(part, nn.Flatten) and (part.start_dim, part.end_dim) == (1, -1))
-        for part in model.modules()
-    )
-
-
 def straight(logits, closed):
     """Whether nothing but these plain linear layers, and functions of single numbers, lies on the way to the logits.
 

@@ -5,7 +5,7 @@ The layers' inputs and output scores give them at once where that holds (calls.p
 whole model is vectorised over the examples. And where torch cannot do that, or what comes out is not autograd's own gradient,
 autograd goes through the examples one by one.
 
-Part of fisher.py, which says more. This file needs torch, calls.py, gradients.py and evaluating.py. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, calls.py, gradients.py, mixing.py and evaluating.py. From the book Weights that Remember.
 """
 
 import warnings
@@ -26,12 +26,12 @@ if __package__:
         of_torch,
         owners,
         plain,
-        row_by_row,
         straight,
         weights_of_examples,
     )
-    from .evaluating import close, full_precision, rounding
+    from .evaluating import full_precision
     from .gradients import plain_gradient, vectorised
+    from .mixing import apart, check_apart, check_examples, row_by_row, tolerance_of
 else:  # copied into a folder, without a package
     import gradients
     from calls import (
@@ -44,12 +44,12 @@ else:  # copied into a folder, without a package
         of_torch,
         owners,
         plain,
-        row_by_row,
         straight,
         weights_of_examples,
     )
-    from evaluating import close, full_precision, rounding
+    from evaluating import full_precision
     from gradients import plain_gradient, vectorised
+    from mixing import apart, check_apart, check_examples, row_by_row, tolerance_of
 
 
 def readings(model, names, inputs, batch_size, ways=None):
@@ -65,14 +65,14 @@ def readings(model, names, inputs, batch_size, ways=None):
     ways, generator, told = ways or WAYS, torch.Generator().manual_seed(0), False
     inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
     with full_precision():  # with fewer bits one example and two may seem to give different outputs
-        _check_examples(model, inputs)
-    layers, known, unused, first = owners(model), row_by_row(model), [], True
+        check_examples(model, inputs)
+    layers, known, unused, held = owners(model), row_by_row(model), [], False
     for start in range(0, len(inputs), batch_size):
         places = slice(start, start + batch_size)
         batch = inputs[places]
         logits, calls = forward(model, layers, batch)
         if not known:
-            _check_apart(model, batch, logits, calls, generator)
+            check_apart(model, batch, logits, calls, generator)
         if not logits.requires_grad:
             unused.append((places, Unused(logits)))
             continue
@@ -80,8 +80,9 @@ def readings(model, names, inputs, batch_size, ways=None):
         for way in ways:
             try:
                 reading = way(model, batch, logits, calls, names, generator)
-                if first and way is FromLayers:
+                if way is FromLayers and not held:
                     reading.check_sum(generator)
+                    held = True
                 break
             except Unreadable as found:
                 reason = str(found)
@@ -91,7 +92,6 @@ def readings(model, names, inputs, batch_size, ways=None):
             told = True
             warnings.warn(f"the gradients of the examples are formed {reading.how}, which is slower: {reason}", stacklevel=4)
         yield places, reading
-        first = False
     if len(unused) * batch_size >= len(inputs):
         raise ValueError(
             "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
@@ -127,7 +127,7 @@ class FromLayers:
         self.in_order = True
         if not self.groups and straight(self.logits, self.closed):
             return
-        direction, tolerance = _direction(self.logits, generator), _tolerance(self.model, self.logits, self.calls)
+        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
         weights = weights_of_examples(len(direction), self.logits, generator, tolerance)
         deltas, weighted = self.deltas(direction), self.deltas(weights * direction)
         together = {id(call) for group in self.groups if len(group) > 1 for call in group}
@@ -145,8 +145,8 @@ class FromLayers:
                 _check_sum(self.logits, direction, parameters, vectorised(group, own, self.names), self.names, tolerance)
 
     def check_sum(self, generator):
-        """Hold all parameters to autograd's own gradient, once: a function of torch's that was replaced for all layers shows here."""
-        direction, tolerance = _direction(self.logits, generator), _tolerance(self.model, self.logits, self.calls)
+        """Hold all parameters to autograd's own gradient, until it was so once: shows a function of torch's that was replaced for all."""
+        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
         try:
             with full_precision():
                 deltas = self.deltas(direction)
@@ -180,7 +180,7 @@ class FromModel:
 
     def __init__(self, model, inputs, logits, calls, names, generator):
         self.logits, self.names, self.calls = logits, names, [Call(model, inputs, logits)]
-        direction, tolerance = _direction(logits, generator), _tolerance(model, logits, calls)
+        direction, tolerance = _direction(logits, generator), tolerance_of(model, logits, calls)
         try:
             with full_precision():
                 found = vectorised(self.calls, [direction], names)
@@ -203,7 +203,7 @@ class OneByOne:
 
     def __init__(self, model, inputs, logits, calls, names, generator):
         self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
-        self.tolerance = _tolerance(model, logits, calls)
+        self.tolerance = tolerance_of(model, logits, calls)
 
     def passes(self, scores):
         """As `FromLayers.passes`, with no closed call."""
@@ -214,7 +214,7 @@ class OneByOne:
 
     def _gradients(self, scores):
         for place in range(len(self.inputs)):
-            logits = _apart(self.model, self.inputs, self.logits, slice(place, place + 1), self.tolerance)
+            logits = apart(self.model, self.inputs, self.logits, slice(place, place + 1), self.tolerance)
             for score in scores:
                 if score[place].any() and logits.requires_grad:
                     found = plain_gradient(logits, list(self.names), score[place : place + 1])
@@ -253,62 +253,6 @@ def closed_and_general(calls):
         shared = [group for group in groups if any(own & set(other.module.parameters()) for other in group)]
         groups = [group for group in groups if group not in shared] + [[call for group in shared for call in group] + [call]]
     return closed, groups
-
-
-def _check_examples(model, inputs):
-    """The first example alone and beside one that differs from it: a model that can be looked at gives it one output."""
-    try:
-        # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
-        other = int((inputs[:128] != inputs[0]).reshape(min(len(inputs), 128), -1).any(1).int().argmax())
-        forward(model, [], inputs[:1])
-        pair, _ = forward(model, [], inputs[[0, other]])
-        _apart(model, inputs[[0, other]], pair, slice(0, 1), _tolerance(model, pair))
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):  # a BatchNorm that takes its statistics from the batch
-            raise ValueError(
-                f"model cannot take one example alone: it mixes the examples of a batch ({error})"
-            ) from error
-        raise
-    except (RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}"
-        ) from error
-
-
-def _check_apart(model, inputs, logits, calls, generator):
-    """Every second example without those between them, the others, the last one and a random one: they have the logits of the batch.
-
-    A model may mix the examples of few places, or of many at once. One alone does not show that.
-    """
-    tolerance, place = _tolerance(model, logits, calls), int(torch.randint(len(inputs), (), generator=generator))
-    alone = [slice(-1, None), slice(place, place + 1)] if len(inputs) > 2 else []
-    for places in [slice(0, None, 2), slice(1, None, 2), *alone]:
-        if len(inputs[places]):
-            _apart(model, inputs, logits, places, tolerance)
-
-
-def _apart(model, inputs, logits, places, tolerance):
-    """The logits of some examples without the others; an error where they are others than in their batch."""
-    apart = model(inputs[places].clone())
-    if not _alike(apart, logits[places], tolerance):
-        if not _alike(model(inputs.clone()), logits, tolerance):
-            raise ValueError(
-                "model is random in eval mode: it gives the same examples another output each time (a functional.dropout "
-                "without training=self.training?)"
-            )
-        raise ValueError(
-            "model gives an example another output when a second one stands beside it: it mixes the examples of a batch"
-        )
-    return apart
-
-
-def _alike(first, second, tolerance):
-    return close(first.detach().nan_to_num(neginf=0), second.detach().nan_to_num(neginf=0), tolerance)
-
-
-def _tolerance(model, logits, calls=()):
-    """By which share the logits, and the gradients by the parameters, may be off: the fewest bits on the way count."""
-    return rounding(logits, *model.parameters(), *(call.output for call in calls if call.output is not None))
 
 
 def _direction(logits, generator):

@@ -667,6 +667,18 @@ def test_a_forward_pass_that_was_replaced_for_all_linear_layers_counts(monkeypat
     hold_to_the_loop(*build(Recipe("vector", ("linear", "tanh"))))
 
 
+def test_a_function_of_torch_that_was_replaced_for_all_counts(monkeypatch):
+    monkeypatch.setattr(nn.functional, "linear", lambda x, weight, bias=None: linear(x, 2 * weight, bias))
+    network, inputs = build(Recipe("vector", ("linear", "tanh"), examples=6))
+    hold_to_the_loop(network, inputs, batch_sizes=(2, 1024))
+
+
+def test_labels_drawn_from_the_global_source_differ_each_time():
+    network, inputs = build(Recipe("vector", ("linear",), examples=6))
+    first, second = (diagonal_fisher(network, inputs, labels="sampled", samples=3) for _ in range(2))
+    assert not torch.equal(first["0.weight"], second["0.weight"])
+
+
 def test_a_hook_on_every_module_counts():
     network, inputs = build(Recipe("vector", ("linear", "tanh")))
     hook = nn.modules.module.register_module_forward_hook(
