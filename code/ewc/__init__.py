@@ -3,7 +3,7 @@
 
 What is taken away lies here, on the shelf: `fisher`, `penalties`, `importance`, `sensitivity`, `kronecker`, `laplace`, `steps`,
 `noise`, `distillation`, `replay`, `metrics`, `review`, and what these are made of, `scores`, `evaluating`, `calls`,
-`gradients`, `readings`, `factors`, `springs`, `checks`, `heads`.
+`gradients`, `mixing`, `readings`, `factors`, `springs`, `checks`, `heads`.
 On it stands learning: `tasks`, `datasets`, `models`, `passes`, `training`, `together`. The floors above make the book: `workshop` what
 every page needs, `chapters` the experiments, figures and small worlds of each page.
 """

@@ -5,7 +5,7 @@ They do where three things hold. The logits depend on a layer's weights through 
 row of its output belongs to one example: then the row's gradient grows with that example's weight, and with no other. And no
 two rows belong to the same example, as their gradients would add up before they are squared.
 
-Part of fisher.py, which says more. This file needs torch and evaluating.py. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch and nothing else. From the book Weights that Remember.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
-
-if __package__:
-    from .evaluating import rounding
-else:  # copied into a folder, without a package
-    from evaluating import rounding
 
 
 class Unreadable(Exception):
@@ -43,10 +38,12 @@ def owners(module):
 def forward(model, layers, inputs):
     """The logits of these inputs, and a `Call` for every use of the layers on the way.
 
+    The model gets a copy: it may write into its inputs.
+
     Raises:
-        ValueError: the model returns no logits, one that is not finite, or ones that do not depend on its parameters.
+        ValueError: the model returns no logits, or one that is not finite.
     """
-    calls = []
+    calls, own = [], {layer: list(layer.parameters()) for layer in layers}
 
     def keep(module, arguments, keywords, output):
         given = [*arguments, *keywords.values()]
@@ -54,13 +51,13 @@ def forward(model, layers, inputs):
             calls.append(Call(module, None, None))
             return output
         if output.requires_grad:
-            alone = len(given) == 1 and isinstance(given[0], Tensor)
+            alone = len(given) == 1 and isinstance(given[0], Tensor) and _same(own[module], module.parameters())
             calls.append(Call(module, given[0], output, _version(given[0])) if alone else Call(module, None, output))
         return output.clone()  # what comes next may work in place, and must not write over the output kept here
 
     hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
     try:
-        logits = model(inputs)
+        logits = model(inputs.clone())
     finally:
         for hook in hooks:
             hook.remove()
@@ -73,11 +70,13 @@ def forward(model, layers, inputs):
         raise ValueError(
             "model returned a logit that is not finite: it overflows on these inputs, or they are not finite"
         )
-    if not logits.requires_grad:
-        raise ValueError(
-            "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
-        )
     return logits, calls
+
+
+def _same(before, now):
+    """Whether the weights are still the same objects: in a forward pass others may be put into their place."""
+    now = list(now)
+    return len(before) == len(now) and all(one is other for one, other in zip(before, now, strict=True))
 
 
 def _version(tensor):
@@ -100,13 +99,22 @@ def untouched(module):
 
 def of_torch(module):
     """Whether a layer is one of torch's own with nothing added: what it makes of an example is then known to be that example's."""
-    return all(type(part).__module__.startswith("torch.nn.modules.") and untouched(part) for part in module.modules())
+    return all(
+        _written_by_torch(type(part)) and untouched(part) and getattr(part, "max_norm", None) is None
+        for part in module.modules()
+    )
+
+
+def _written_by_torch(kind):
+    """Whether a class and its forward pass are torch's: a function put into its place remembers where it was written."""
+    written = getattr(kind.forward, "__globals__", {}).get("__name__", "")
+    return kind.__module__.startswith("torch.nn.modules.") and written == kind.__module__
 
 
 def plain(module, *kinds):
     """Whether a module is a layer of these kinds and nothing more: a weight, perhaps a bias, and torch's own forward pass."""
     return (
-        type(module).forward in [kind.forward for kind in kinds]
+        any(type(module).forward is kind.forward and _written_by_torch(kind) for kind in kinds)
         and {name for name, _ in module.named_parameters()} <= {"weight", "bias"}
         and untouched(module)
     )
@@ -120,7 +128,7 @@ def check_uses(logits, calls, names):
     ends = {}
     for call in calls:
         if not isinstance(call.input, Tensor) or call.output.grad_fn is None:
-            raise Unreadable(f"a {type(call.module).__name__} has not one tensor that goes in and one that comes out")
+            raise Unreadable(f"a {type(call.module).__name__} has not one tensor that goes in, one that comes out, and its own weights")
         if call.version is not None and call.version != call.input._version:
             raise Unreadable(f"the input of a {type(call.module).__name__} is written over later")
         ends.setdefault(call.output.grad_fn, []).append(call)
@@ -185,15 +193,14 @@ def straight(logits, closed):
     return True
 
 
-def weights_of_examples(count, like, generator):
+def weights_of_examples(count, like, generator, tolerance):
     """A weight for each example, (count, 1), all different; where numbers have few bits powers of 2, by which none is rounded."""
     places = torch.randperm(count, generator=generator)
-    few_bits = like.dtype in (torch.float16, torch.bfloat16)
-    powers = places % 9 - 4 if few_bits else torch.linspace(-2, 2, count, dtype=torch.float64)[places]
+    powers = places % 9 - 4 if tolerance > 1e-3 else torch.linspace(-2, 2, count, dtype=torch.float64)[places]
     return powers.to(torch.float64).exp2().to(like)[:, None]
 
 
-def in_order(delta, weighted, weights):
+def in_order(delta, weighted, weights, tolerance):
     """Whether row n of a layer's output belongs to example n alone.
 
     delta: the gradient by the output, of some cotangent of the logits; weighted: the same where each example's cotangent
@@ -201,12 +208,11 @@ def in_order(delta, weighted, weights):
     """
     if len(delta) != len(weights):
         return False
-    return bool(_follows(delta.flatten(1), weighted.flatten(1), weights.to(delta)).all())
+    return bool(_follows(delta.flatten(1), weighted.flatten(1), weights.to(delta), tolerance).all())
 
 
-def of_different_examples(delta, weighted, weights):
+def of_different_examples(delta, weighted, weights, tolerance):
     """Whether each row of a layer's output belongs to one example, no two to the same; some examples may have none."""
-    tolerance = max(rounding(delta), rounding(weights))
     delta, weighted, known = delta.flatten(1).double(), weighted.flatten(1).double(), weights.flatten().double().sort().values
     sizes = _sizes(delta)
     there = sizes > tolerance / 100 * sizes.max() if len(sizes) else sizes > 0
@@ -219,9 +225,9 @@ def of_different_examples(delta, weighted, weights):
     return told_apart and right and bool(_follows(delta, weighted, nearest[:, None], tolerance).all())
 
 
-def _follows(delta, weighted, weights, tolerance=None):
+def _follows(delta, weighted, weights, tolerance):
     """Row by row, whether the one is the other times its weight. What is far below the other rows is rounding, and its square nothing."""
-    tolerance, sizes = tolerance or rounding(delta), _sizes(delta)
+    sizes = _sizes(delta)
     least = tolerance / 100 * sizes.max() if len(sizes) else 0
     return _sizes(weighted - weights * delta) <= weights[:, 0] * (tolerance * sizes + least)
 

@@ -22,6 +22,7 @@ def evaluated(model):
             held.enter_context(torch.inference_mode(False))
             held.enter_context(torch.enable_grad())
             held.enter_context(_eager())
+            held.enter_context(torch.random.fork_rng(found.devices))  # a model may draw in eval mode too, for nothing
             if recurrent:  # cuDNN's recurrent layers have a backward pass in training mode alone
                 held.enter_context(torch.backends.cudnn.flags(enabled=False))
             yield
@@ -68,8 +69,9 @@ class _Found:
             (module, dict(vars(module)), {key: dict(vars(module)[key]) for key in ("_parameters", "_buffers", "_modules")})
             for module in model.modules()
         ]
-        tensors = [*model.buffers(), *(model.parameters() if self.own_ways else ())]
+        tensors = [*model.buffers(), *model.parameters()]  # an nn.Embedding(max_norm=…) shortens its rows when it is called
         self.values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+        self.devices = list({tensor.device for tensor in tensors if tensor.is_cuda})
         self.parameters = [
             (parameter, parameter.grad, parameter._backward_hooks, parameter._post_accumulate_grad_hooks)
             for parameter in model.parameters()
@@ -143,8 +145,16 @@ def full_precision():
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-def rounding(tensor):
-    """The share of its largest entry by which a result may be off that was computed in another order, or another precision."""
+def rounding(*tensors):
+    """The share of its largest entry by which a result may be off that was computed in another order, or another precision.
+
+    tensors: the result, and what it was computed from. The one with the fewest bits counts.
+    """
+    kinds = {(tensor.dtype, tensor.device): tensor for tensor in tensors if tensor.is_floating_point()}
+    return max(map(_rounding, kinds.values()))
+
+
+def _rounding(tensor):
     if tensor.dtype in (torch.float16, torch.bfloat16):
         return 4 * torch.finfo(tensor.dtype).eps
     if tensor.dtype == torch.float64:
@@ -161,10 +171,10 @@ def _on_cpu(tensor):
     return tensor.device.type == "cpu"
 
 
-def close(first, second):
-    """Whether two results are the same but for rounding."""
+def close(first, second, tolerance):
+    """Whether two results are the same but for this share of the largest."""
     if first.shape != second.shape:
         return False
     if not first.numel():
         return True
-    return bool((first - second).abs().max() <= rounding(second) * second.abs().max() + torch.finfo(torch.float32).tiny)
+    return bool((first - second).abs().max() <= tolerance * second.abs().max() + torch.finfo(torch.float32).tiny)

@@ -2,7 +2,7 @@
 """Kronecker factors of a layer's Fisher information: which layers have them, what a layer's uses put into them, and sums of
 them over tasks.
 
-Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch, calls.py, checks.py and evaluating.py.
+Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch, calls.py and checks.py.
 From the book Weights that Remember.
 """
 

@@ -16,8 +16,8 @@ arXiv 1510.01799). Where a weight is used many times for one example (convolutio
 does not hold, because the uses add up before the square: there the layer's own backward pass, vectorised over the
 examples, forms each example's gradient, and then it is squared.
 
-This file needs torch, and beside it scores.py, checks.py, factors.py, readings.py, calls.py, gradients.py and evaluating.py.
-From the book Weights that Remember.
+This file needs torch, and beside it scores.py, checks.py, factors.py, readings.py, mixing.py, calls.py, gradients.py and
+evaluating.py. From the book Weights that Remember.
 """
 
 from typing import NamedTuple
@@ -147,7 +147,8 @@ def full_fisher(
         for reading, weighted in _looks(model, names, inputs, targets, labels, draws, batch_size, ways):
             for _, parts in reading.passes(weighted):
                 for gradients in parts:
-                    scores = torch.cat([gradients[name].flatten(1) for name in names.values()], 1).to(fisher.dtype)
+                    rows = [gradients[name].reshape(len(gradients[name]), each.numel()) for each, name in names.items()]
+                    scores = torch.cat(rows, 1).to(fisher.dtype)
                     fisher += scores.T @ scores
     return fisher / len(inputs)
 

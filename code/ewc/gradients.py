@@ -63,7 +63,7 @@ def _backward_through(module, inputs, deltas):
         return functional_call(
             module,
             {place: values[parameter] for place, parameter in places.items()},
-            (example[None],),
+            (example[None].clone(),),  # a module may write into what it is given
             tie_weights=False,
         )
 

@@ -5,11 +5,11 @@ The layers' inputs and output scores give them at once where that holds (calls.p
 whole model is vectorised over the examples. And where torch cannot do that, or what comes out is not autograd's own gradient,
 autograd goes through the examples one by one.
 
-Part of fisher.py, which says more. This file needs torch, calls.py, gradients.py and evaluating.py. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, calls.py, gradients.py, mixing.py and evaluating.py. From the book Weights that Remember.
 """
 
 import warnings
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import nn
@@ -29,8 +29,9 @@ if __package__:
         straight,
         weights_of_examples,
     )
-    from .evaluating import close, full_precision, rounding
+    from .evaluating import full_precision
     from .gradients import plain_gradient, vectorised
+    from .mixing import apart, check_apart, check_examples, row_by_row, tolerance_of
 else:  # copied into a folder, without a package
     import gradients
     from calls import (
@@ -46,8 +47,9 @@ else:  # copied into a folder, without a package
         straight,
         weights_of_examples,
     )
-    from evaluating import close, full_precision, rounding
+    from evaluating import full_precision
     from gradients import plain_gradient, vectorised
+    from mixing import apart, check_apart, check_examples, row_by_row, tolerance_of
 
 
 def readings(model, names, inputs, batch_size, ways=None):
@@ -57,22 +59,30 @@ def readings(model, names, inputs, batch_size, ways=None):
     the batch; a slower one with a warning, once.
 
     Raises:
-        ValueError: the inputs do not fit the model, or it mixes the examples of a batch, or it is random, or no way is right.
+        ValueError: the inputs do not fit the model, or it mixes the examples of a batch, or it is random, or no way is right, or
+            no logit depends on a parameter.
     """
     ways, generator, told = ways or WAYS, torch.Generator().manual_seed(0), False
     inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
     with full_precision():  # with fewer bits one example and two may seem to give different outputs
-        _check_examples(model, inputs)
-    layers = owners(model) if FromLayers in ways else []
+        check_examples(model, inputs)
+    layers, known, unused, held = owners(model), row_by_row(model), [], False
     for start in range(0, len(inputs), batch_size):
         places = slice(start, start + batch_size)
         batch = inputs[places]
         logits, calls = forward(model, layers, batch)
-        _alone(model, batch, logits, int(torch.randint(len(batch), (), generator=generator)))
+        if not known:
+            check_apart(model, batch, logits, calls, generator)
+        if not logits.requires_grad:
+            unused.append((places, Unused(logits)))
+            continue
         reason = ""
         for way in ways:
             try:
                 reading = way(model, batch, logits, calls, names, generator)
+                if way is FromLayers and not held:
+                    reading.check_sum(generator)
+                    held = True
                 break
             except Unreadable as found:
                 reason = str(found)
@@ -82,6 +92,11 @@ def readings(model, names, inputs, batch_size, ways=None):
             told = True
             warnings.warn(f"the gradients of the examples are formed {reading.how}, which is slower: {reason}", stacklevel=4)
         yield places, reading
+    if len(unused) * batch_size >= len(inputs):
+        raise ValueError(
+            "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
+        )
+    yield from unused  # the last, as it is known only now that other batches depend on a parameter
 
 
 class FromLayers:
@@ -94,7 +109,7 @@ class FromLayers:
     how = "from the layers"
 
     def __init__(self, model, inputs, logits, calls, names, generator):
-        self.logits, self.names = logits, names
+        self.model, self.logits, self.names = model, logits, names
         for module in model.modules():
             if module._backward_hooks or module._backward_pre_hooks:  # it may do another thing to many examples than to one
                 raise Unreadable(f"a backward hook changes the gradients that pass a {type(module).__name__}")
@@ -112,20 +127,34 @@ class FromLayers:
         self.in_order = True
         if not self.groups and straight(self.logits, self.closed):
             return
-        direction = _direction(self.logits, generator)
-        weights = weights_of_examples(len(direction), self.logits, generator)
+        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
+        weights = weights_of_examples(len(direction), self.logits, generator, tolerance)
         deltas, weighted = self.deltas(direction), self.deltas(weights * direction)
         together = {id(call) for group in self.groups if len(group) > 1 for call in group}
         for call, *both in zip(self.calls, deltas, weighted, strict=True):
-            ordered = in_order(*both, weights)
+            if call.input.ndim < 1 or call.output.ndim < 2:
+                raise Unreadable(f"a {type(call.module).__name__} is used on one row without an axis of examples")
+            ordered = in_order(*both, weights, tolerance)
             self.in_order = self.in_order and ordered
-            known = ordered or (id(call) not in together and of_different_examples(*both, weights))
+            known = ordered or (id(call) not in together and of_different_examples(*both, weights, tolerance))
             if len(call.input) != len(call.output) or not known:
                 raise Unreadable(f"a row of a {type(call.module).__name__} is not one example's, or not the only one of its example")
         for group, own in self._groups_of(deltas):
             if not all(of_torch(call.module) for call in group):
                 parameters = list(dict.fromkeys(each for call in group for each in call.module.parameters() if each in self.names))
-                _check_sum(self.logits, direction, parameters, vectorised(group, own, self.names), self.names)
+                _check_sum(self.logits, direction, parameters, vectorised(group, own, self.names), self.names, tolerance)
+
+    def check_sum(self, generator):
+        """Hold all parameters to autograd's own gradient, until it was so once: shows a function of torch's that was replaced for all."""
+        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
+        try:
+            with full_precision():
+                deltas = self.deltas(direction)
+                found = [_of_closed(call, delta, self.names) for call, delta in zip(self.closed, deltas, strict=False)]
+                others = (part for group, own in self._groups_of(deltas) for part in vectorised(group, own, self.names))
+                _check_sum(self.logits, direction, list(self.names), chain(found, others), self.names, tolerance)
+        except RuntimeError as error:
+            raise Unreadable(_said(error)) from error
 
     def deltas(self, score):
         """The gradients of ⟨score, logits⟩ by the outputs of `calls`."""
@@ -151,7 +180,7 @@ class FromModel:
 
     def __init__(self, model, inputs, logits, calls, names, generator):
         self.logits, self.names, self.calls = logits, names, [Call(model, inputs, logits)]
-        direction, tolerance = _direction(logits, generator), rounding(logits)
+        direction, tolerance = _direction(logits, generator), tolerance_of(model, logits, calls)
         try:
             with full_precision():
                 found = vectorised(self.calls, [direction], names)
@@ -174,6 +203,7 @@ class OneByOne:
 
     def __init__(self, model, inputs, logits, calls, names, generator):
         self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
+        self.tolerance = tolerance_of(model, logits, calls)
 
     def passes(self, scores):
         """As `FromLayers.passes`, with no closed call."""
@@ -184,11 +214,25 @@ class OneByOne:
 
     def _gradients(self, scores):
         for place in range(len(self.inputs)):
-            logits = _alone(self.model, self.inputs, self.logits, place)
+            logits = apart(self.model, self.inputs, self.logits, slice(place, place + 1), self.tolerance)
             for score in scores:
-                if score[place].any():
+                if score[place].any() and logits.requires_grad:
                     found = plain_gradient(logits, list(self.names), score[place : place + 1])
                     yield {name: value[None] for name, value in zip(self.names.values(), found, strict=True)}
+
+
+class Unused:
+    """A batch none of whose logits depends on a parameter: all its gradients are 0."""
+
+    closed, calls, in_order = (), (), False
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def passes(self, scores):
+        """As `FromLayers.passes`, with nothing."""
+        for _ in scores:
+            yield (), ()
 
 
 WAYS = (FromLayers, FromModel, OneByOne)
@@ -211,49 +255,20 @@ def closed_and_general(calls):
     return closed, groups
 
 
-def _check_examples(model, inputs):
-    """The first example alone and beside one that differs from it: a model that can be looked at gives it one output."""
-    try:
-        # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
-        other = int((inputs[:128] != inputs[0]).reshape(min(len(inputs), 128), -1).any(1).int().argmax())
-        forward(model, [], inputs[:1])
-        pair, _ = forward(model, [], inputs[[0, other]])
-        _alone(model, inputs[[0, other]], pair, 0)
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):  # a BatchNorm that takes its statistics from the batch
-            raise ValueError(
-                f"model cannot take one example alone: it mixes the examples of a batch ({error})"
-            ) from error
-        raise
-    except (RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}"
-        ) from error
-
-
-def _alone(model, inputs, logits, place):
-    """The logits of one example alone; an error where they are others than in its batch."""
-    alone = model(inputs[place : place + 1])
-    if not close(alone.detach().nan_to_num(neginf=0), logits[place : place + 1].detach().nan_to_num(neginf=0)):
-        again = model(inputs).detach()
-        if not close(again.nan_to_num(neginf=0), logits.detach().nan_to_num(neginf=0)):
-            raise ValueError(
-                "model is random in eval mode: it gives the same examples another output each time (a functional.dropout "
-                "without training=self.training?)"
-            )
-        raise ValueError(
-            "model gives an example another output when a second one stands beside it: it mixes the examples of a batch"
-        )
-    return alone
-
-
 def _direction(logits, generator):
     """A cotangent like no other, for trying; 0 where a class is ruled out."""
     direction = torch.randn(logits.shape, generator=generator).to(logits)
     return direction.masked_fill_(logits.isneginf(), 0)
 
 
-def _check_sum(logits, direction, parameters, found, names, tolerance=None):
+def _of_closed(call, delta, names):
+    """The gradient of a plain linear layer's parameters, summed over the examples."""
+    module = call.module
+    found = {module.weight: delta.T @ call.input.detach().to(delta.dtype)} | ({} if module.bias is None else {module.bias: delta.sum(0)})
+    return {names[parameter]: gradient[None] for parameter, gradient in found.items() if parameter in names}
+
+
+def _check_sum(logits, direction, parameters, found, names, tolerance):
     """Raise `Unreadable` unless the gradients found example by example sum to autograd's own of the whole batch."""
     sums = {}
     for part in found:
@@ -261,7 +276,6 @@ def _check_sum(logits, direction, parameters, found, names, tolerance=None):
             sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
     own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
     largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
-    tolerance = tolerance or rounding(logits)
     for name, value in own.items():
         off = (sums.get(name, torch.zeros_like(value)) - value).abs()
         if value.numel() and not float(off.max()) <= tolerance * (float(value.abs().max()) + largest / 10):

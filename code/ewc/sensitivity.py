@@ -4,8 +4,8 @@
 The penalty of Memory Aware Synapses is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how strongly
 the weight moves the squared length of the output; it needs no targets. The calls are those of `penalties.EWC`.
 
-This file needs torch, and beside it springs.py, checks.py, scores.py, readings.py, calls.py, gradients.py and
-evaluating.py. From the book Weights that Remember.
+This file needs torch, and beside it springs.py, checks.py, scores.py, readings.py, mixing.py, calls.py, gradients.py
+and evaluating.py. From the book Weights that Remember.
 """
 
 import torch

@@ -4,6 +4,7 @@ import pytest
 import torch
 from by_hand import assert_untouched, label_weights, mean_over, whole_state
 from ewc import diagonal_fisher, full_fisher
+from ewc.checks import trainable
 from ewc.scores import LABELS
 from ewc.sensitivity import output_sensitivity
 
@@ -16,7 +17,7 @@ def by_loop(network, inputs):
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    wanted = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    wanted = trainable(network)
 
     def gradient(value):
         if not value.requires_grad:

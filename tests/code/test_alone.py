@@ -146,6 +146,11 @@ logits, found = calls.forward(layer, calls.owners(layer), torch.ones(3, 2))
 calls.check_uses(logits, found, {layer.weight: "weight", layer.bias: "bias"})
 assert calls.plain(found[0].module, torch.nn.Linear)
 """,
+    "mixing": """
+assert mixing.row_by_row(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
+mixing.check_examples(torch.nn.LayerNorm(2), torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+assert not mixing.row_by_row(torch.nn.LayerNorm(2))
+""",
     "readings": """
 layer = torch.nn.Linear(2, 2)
 ((places, reading),) = readings.readings(layer, {layer.weight: "weight", layer.bias: "bias"}, torch.ones(3, 2), 10)

@@ -1,0 +1,82 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""Whether a model gives an example the same output alone and beside others: one that does not has no gradients of single examples.
+
+Part of fisher.py, which says more. This file needs torch, calls.py and evaluating.py. From the book Weights that Remember.
+"""
+
+import torch
+from torch import nn
+
+if __package__:
+    from .calls import forward, of_torch
+    from .evaluating import close, rounding
+else:  # copied into a folder, without a package
+    from calls import forward, of_torch
+    from evaluating import close, rounding
+
+_ROW_BY_ROW = (nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU)
+
+
+def row_by_row(model):
+    """Whether a model is a chain of torch's layers that take every example by itself: no other can make a difference to it."""
+    return of_torch(model) and all(
+        isinstance(part, (nn.Sequential, *_ROW_BY_ROW))
+        or (isinstance(part, nn.Flatten) and (part.start_dim, part.end_dim) == (1, -1))
+        for part in model.modules()
+    )
+
+
+def check_examples(model, inputs):
+    """The first example alone and beside one that differs from it: a model that can be looked at gives it one output."""
+    try:
+        # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
+        other = int((inputs[:128] != inputs[0]).reshape(min(len(inputs), 128), -1).any(1).int().argmax())
+        forward(model, [], inputs[:1])
+        pair, _ = forward(model, [], inputs[[0, other]])
+        apart(model, inputs[[0, other]], pair, slice(0, 1), tolerance_of(model, pair))
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):  # a BatchNorm that takes its statistics from the batch
+            raise ValueError(
+                f"model cannot take one example alone: it mixes the examples of a batch ({error})"
+            ) from error
+        raise
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}"
+        ) from error
+
+
+def check_apart(model, inputs, logits, calls, generator):
+    """Every second example without those between them, the others, the last one and a random one: they have the logits of the batch.
+
+    A model may mix the examples of few places, or of many at once. One alone does not show that.
+    """
+    tolerance, place = tolerance_of(model, logits, calls), int(torch.randint(len(inputs), (), generator=generator))
+    alone = [slice(-1, None), slice(place, place + 1)] if len(inputs) > 2 else []
+    for places in [slice(0, None, 2), slice(1, None, 2), *alone]:
+        if len(inputs[places]):
+            apart(model, inputs, logits, places, tolerance)
+
+
+def apart(model, inputs, logits, places, tolerance):
+    """The logits of some examples without the others; an error where they are others than in their batch."""
+    found = model(inputs[places].clone())
+    if not _alike(found, logits[places], tolerance):
+        if not _alike(model(inputs.clone()), logits, tolerance):
+            raise ValueError(
+                "model is random in eval mode: it gives the same examples another output each time (a functional.dropout "
+                "without training=self.training?)"
+            )
+        raise ValueError(
+            "model gives an example another output when a second one stands beside it: it mixes the examples of a batch"
+        )
+    return found
+
+
+def _alike(first, second, tolerance):
+    return close(first.detach().nan_to_num(neginf=0), second.detach().nan_to_num(neginf=0), tolerance)
+
+
+def tolerance_of(model, logits, calls=()):
+    """By which share the logits, and the gradients by the parameters, may be off: the fewest bits on the way count."""
+    return rounding(logits, *model.parameters(), *(call.output for call in calls if call.output is not None))
