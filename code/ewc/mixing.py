@@ -4,6 +4,8 @@
 Part of fisher.py, which says more. This file needs torch, calls.py and evaluating.py. From the book Weights that Remember.
 """
 
+from types import BuiltinFunctionType
+
 import torch
 from torch import nn
 
@@ -19,7 +21,8 @@ _ROW_BY_ROW = (nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid,
 
 def row_by_row(model):
     """Whether a model is a chain of torch's layers that take every example by itself: no other can make a difference to it."""
-    return of_torch(model) and all(
+    linear_of_torch = isinstance(nn.functional.linear, BuiltinFunctionType)  # and nobody's who has put another into its place
+    return linear_of_torch and of_torch(model) and all(
         isinstance(part, (nn.Sequential, *_ROW_BY_ROW))
         or (isinstance(part, nn.Flatten) and (part.start_dim, part.end_dim) == (1, -1))
         for part in model.modules()

@@ -66,7 +66,8 @@ def readings(model, names, inputs, batch_size, ways=None):
     inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
     with full_precision():  # with fewer bits one example and two may seem to give different outputs
         check_examples(model, inputs)
-    layers, known, unused, held = owners(model), row_by_row(model), [], False
+    layers, known, unused = owners(model), row_by_row(model), []
+    held = known
     for start in range(0, len(inputs), batch_size):
         places = slice(start, start + batch_size)
         batch = inputs[places]
@@ -145,7 +146,7 @@ class FromLayers:
                 _check_sum(self.logits, direction, parameters, vectorised(group, own, self.names), self.names, tolerance)
 
     def check_sum(self, generator):
-        """Hold all parameters to autograd's own gradient, until it was so once: shows a function of torch's that was replaced for all."""
+        """Hold all parameters to autograd's own gradient: a function of torch's that was replaced for all shows here."""
         direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
         try:
             with full_precision():
