@@ -6,7 +6,7 @@ import pytest
 import torch
 from by_hand import Function, assert_same, mean_over, whole_state
 from by_loop import by_loop, hold_to_the_loop
-from ewc import SynapticIntelligence, diagonal_fisher
+from ewc import SynapticIntelligence, diagonal_fisher, kronecker_fisher
 from ewc.sensitivity import output_sensitivity
 from random_models import Recipe, build, known
 from random_parts import Sign
@@ -810,6 +810,7 @@ MIXED = {
     "the place in the batch counts": lambda m, x: m.a(x) * torch.arange(1.0, len(x) + 1)[:, None],
     "the last one sees the others": lambda m, x: m.a(torch.cat([x[:-1], x[-1:] + x[:-1].sum(0)])),
     "attention over the batch": lambda m, x: m.a((x @ x.T).softmax(1) @ x),
+    "the batch decides by which layer": lambda m, x: m.a(x) if x.sum() > 0 else m.b(x),
     "the weights alone see the batch": lambda m, x: m.a(x) * m.b(x).detach().mean(),
 }
 
@@ -819,6 +820,27 @@ def test_a_model_that_mixes_its_examples_is_refused(name):
     network = Function(MIXED[name], a=nn.Linear(3, 2), b=nn.Linear(3, 2))
     for count in (2, 4, 9):
         refused_or_right(network, torch.randn(count, 3), "mixes the examples")
+
+
+@pytest.mark.parametrize("first", range(20, 24))
+def test_two_that_are_mixed_among_many_are_seen(first):
+    """No example by itself would show it, but for a lucky one."""
+    pair = torch.tensor([first, first + 1])
+    network = Function(
+        lambda m, x: m.a(x.index_copy(0, pair, x[pair].mean(0).expand(2, 3)) if len(x) > 40 else x), a=nn.Linear(3, 2)
+    )
+    with pytest.raises(ValueError, match="mixes the examples"):
+        diagonal_fisher(network, torch.randn(60, 3))
+
+
+def test_a_batch_that_uses_no_weight_has_no_kronecker_factors():
+    """Their means are over all examples."""
+    network, inputs = build(Recipe("vector", head="no_answer_for_some", examples=6))
+    inputs[:3, 0], inputs[3:, 0] = 1, -1
+    hold_to_the_loop(network, inputs, batch_sizes=(3, 2))
+    for order in (inputs, inputs.flip(0)):
+        with pytest.raises(ValueError, match="rows are not the examples"):
+            kronecker_fisher(network, order, batch_size=3)
 
 
 def test_a_model_that_loses_the_axis_of_one_example_is_refused_by_its_shape():
