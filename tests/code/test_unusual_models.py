@@ -1,12 +1,13 @@
 """Networks that people build and that chance rarely makes: the Fisher information is the one by a loop, or the refusal says why not."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from by_hand import Function, assert_same, mean_over, whole_state
 from by_loop import by_loop, hold_to_the_loop
-from ewc import SynapticIntelligence, diagonal_fisher, kronecker_fisher
+from ewc import SynapticIntelligence, diagonal_fisher, full_fisher, kronecker_fisher
 from ewc.sensitivity import output_sensitivity
 from random_models import Recipe, build, known
 from random_parts import Sign
@@ -831,6 +832,13 @@ def test_two_that_are_mixed_among_many_are_seen(first):
     )
     with pytest.raises(ValueError, match="mixes the examples"):
         diagonal_fisher(network, torch.randn(60, 3))
+
+
+def test_a_model_that_writes_into_its_inputs_is_vectorised_all_the_same():
+    network, inputs = MODELS["inputs_written_over_by_the_model"]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        full_fisher(network, inputs)
 
 
 def test_a_batch_that_uses_no_weight_has_no_kronecker_factors():
