@@ -796,6 +796,15 @@ def test_a_table_that_shortens_its_rows():
     refused_or_right(network, torch.tensor([[0, 0, 1], [1, 2, 0], [3, 3, 3]]), "max_norm")
 
 
+def test_a_table_that_shortens_its_rows_and_that_only_a_later_batch_reads():
+    def forward(m, x):
+        out, late = m.c(x).sum(1), x[:, 0] > 1
+        return m.b(out.index_add(0, late.nonzero()[:, 0], m.a(x[late]).sum(1)) if late.any() else out)
+
+    network = Function(forward, a=nn.Embedding(4, 3, max_norm=0.5), b=nn.Linear(3, 2), c=nn.Embedding(4, 3))
+    refused_or_right(network, torch.tensor([*4 * [[0, 0, 1]], *4 * [[2, 3, 3]]]), "max_norm")
+
+
 def test_layers_that_have_no_weights_yet():
     with pytest.raises(ValueError, match=r"lazy|[Uu]ninitiali[sz]ed"):
         diagonal_fisher(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)), torch.randn(5, 3))
