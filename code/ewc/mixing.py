@@ -50,15 +50,15 @@ def check_examples(model, inputs):
 
 
 def check_apart(model, inputs, logits, calls, generator):
-    """Every second example without those between them, the others, the last one and a random one: they have the logits of the batch.
+    """Every second example without those between them, the others, the last one and a few random ones: they have the batch's logits.
 
-    A model may mix the examples of few places, or of many at once. One alone does not show that.
+    A model may mix the examples of few places, or of many at once. One alone does not show that; of up to four all are tried.
     """
-    tolerance, place = tolerance_of(model, logits, calls), int(torch.randint(len(inputs), (), generator=generator))
-    alone = [slice(-1, None), slice(place, place + 1)] if len(inputs) > 2 else []
-    for places in [slice(0, None, 2), slice(1, None, 2), *alone]:
-        if len(inputs[places]):
-            apart(model, inputs, logits, places, tolerance)
+    tolerance, count = tolerance_of(model, logits, calls), len(inputs)
+    some = [*torch.randperm(count - 1, generator=generator)[:3].tolist(), count - 1]
+    halves = [slice(0, None, 2), slice(1, None, 2)] if count > len(some) else []
+    for places in [*halves, *(slice(place, place + 1) for place in some)]:
+        apart(model, inputs, logits, places, tolerance)
 
 
 def apart(model, inputs, logits, places, tolerance):

@@ -1,12 +1,13 @@
 """Networks that people build and that chance rarely makes: the Fisher information is the one by a loop, or the refusal says why not."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from by_hand import Function, assert_same, mean_over, whole_state
 from by_loop import by_loop, hold_to_the_loop
-from ewc import SynapticIntelligence, diagonal_fisher
+from ewc import SynapticIntelligence, diagonal_fisher, full_fisher, kronecker_fisher
 from ewc.sensitivity import output_sensitivity
 from random_models import Recipe, build, known
 from random_parts import Sign
@@ -795,6 +796,15 @@ def test_a_table_that_shortens_its_rows():
     refused_or_right(network, torch.tensor([[0, 0, 1], [1, 2, 0], [3, 3, 3]]), "max_norm")
 
 
+def test_a_table_that_shortens_its_rows_and_that_only_a_later_batch_reads():
+    def forward(m, x):
+        out, late = m.c(x).sum(1), x[:, 0] > 1
+        return m.b(out.index_add(0, late.nonzero()[:, 0], m.a(x[late]).sum(1)) if late.any() else out)
+
+    network = Function(forward, a=nn.Embedding(4, 3, max_norm=0.5), b=nn.Linear(3, 2), c=nn.Embedding(4, 3))
+    refused_or_right(network, torch.tensor([*4 * [[0, 0, 1]], *4 * [[2, 3, 3]]]), "max_norm")
+
+
 def test_layers_that_have_no_weights_yet():
     with pytest.raises(ValueError, match=r"lazy|[Uu]ninitiali[sz]ed"):
         diagonal_fisher(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)), torch.randn(5, 3))
@@ -810,6 +820,7 @@ MIXED = {
     "the place in the batch counts": lambda m, x: m.a(x) * torch.arange(1.0, len(x) + 1)[:, None],
     "the last one sees the others": lambda m, x: m.a(torch.cat([x[:-1], x[-1:] + x[:-1].sum(0)])),
     "attention over the batch": lambda m, x: m.a((x @ x.T).softmax(1) @ x),
+    "the batch decides by which layer": lambda m, x: m.a(x) if x.sum() > 0 else m.b(x),
     "the weights alone see the batch": lambda m, x: m.a(x) * m.b(x).detach().mean(),
 }
 
@@ -819,6 +830,34 @@ def test_a_model_that_mixes_its_examples_is_refused(name):
     network = Function(MIXED[name], a=nn.Linear(3, 2), b=nn.Linear(3, 2))
     for count in (2, 4, 9):
         refused_or_right(network, torch.randn(count, 3), "mixes the examples")
+
+
+@pytest.mark.parametrize("first", range(20, 24))
+def test_two_that_are_mixed_among_many_are_seen(first):
+    """No example by itself would show it, but for a lucky one."""
+    pair = torch.tensor([first, first + 1])
+    network = Function(
+        lambda m, x: m.a(x.index_copy(0, pair, x[pair].mean(0).expand(2, 3)) if len(x) > 40 else x), a=nn.Linear(3, 2)
+    )
+    with pytest.raises(ValueError, match="mixes the examples"):
+        diagonal_fisher(network, torch.randn(60, 3))
+
+
+def test_a_model_that_writes_into_its_inputs_is_vectorised_all_the_same():
+    network, inputs = MODELS["inputs_written_over_by_the_model"]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        full_fisher(network, inputs)
+
+
+def test_a_batch_that_uses_no_weight_has_no_kronecker_factors():
+    """Their means are over all examples."""
+    network, inputs = build(Recipe("vector", head="no_answer_for_some", examples=6))
+    inputs[:3, 0], inputs[3:, 0] = 1, -1
+    hold_to_the_loop(network, inputs, batch_sizes=(3, 2))
+    for order in (inputs, inputs.flip(0)):
+        with pytest.raises(ValueError, match="rows are not the examples"):
+            kronecker_fisher(network, order, batch_size=3)
 
 
 def test_a_model_that_loses_the_axis_of_one_example_is_refused_by_its_shape():
