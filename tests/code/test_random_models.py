@@ -15,7 +15,7 @@ from random_models import OPEN, Recipe, build, known, one_of_each, recipes
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.filterwarnings("ignore")]
 
 # Without a number asked for, a few and the same ones each time, so that what fails is what was changed (conftest.py).
-MANY, SEED = int(os.environ.get("EWC_RANDOM_MODELS", "40")), int(os.environ.get("EWC_RANDOM_SEED", "0"))
+MANY, SEED = int(os.environ.get("EWC_RANDOM_MODELS", "25")), int(os.environ.get("EWC_RANDOM_SEED", "0"))
 
 
 @pytest.mark.parametrize(
