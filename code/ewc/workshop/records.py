@@ -38,7 +38,8 @@ from ewc.workshop import page
 
 # The modules that most experiments run, and those behind one call: the diagonal Fisher, a penalty of springs.
 LEARNING = ("tasks", "models", "heads", "passes", "training", "metrics")
-FISHER = ("fisher", "scores", "gradients")
+READINGS = ("readings", "mixing", "calls", "evaluating", "gradients", "scores", "checks")
+FISHER = ("fisher", "factors", *READINGS)
 SPRINGS = ("penalties", "springs", "checks")
 
 _PACKAGE = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from ewc.steps import Proximal
 from ewc.tasks import held_out, joint, normalized, padded, permuted, split
 from ewc.together import diverged, learn_together
 from ewc.training import accuracy
-from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
+from ewc.workshop.records import FISHER, LEARNING, READINGS, SPRINGS, depends_on
 
 _LEARNING = (*LEARNING, "together")
 _USES = {
@@ -27,8 +27,8 @@ _USES = {
     "l2": SPRINGS,
     "ewc": (*SPRINGS, *FISHER),
     "si": ("importance", "springs", "checks"),
-    "mas": ("sensitivity", "springs", "checks", "scores", "gradients"),
-    "kronecker": ("kronecker", "factors", "springs", "checks", *FISHER),
+    "mas": ("sensitivity", "springs", *READINGS),
+    "kronecker": ("kronecker", "springs", *FISHER),
     "lwf": ("distillation", "checks"),
     "replay": ("replay", "checks"),
 }

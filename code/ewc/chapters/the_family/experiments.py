@@ -18,7 +18,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from ewc.workshop.sequences import bytes_carried, penalty_of_run
 from torch.nn.functional import cross_entropy
 
-_IMPORTANCES = (*LEARNING, *FISHER, "springs", "checks", "importance", "sensitivity")
+_IMPORTANCES = (*LEARNING, *FISHER, "springs", "importance", "sensitivity")
 _COSTS = (*_IMPORTANCES, *SPRINGS, "together", "workshop.sequences", "kronecker", "factors", "distillation", "replay")
 STEPS = {"cpu": {"steps": 400}, "embedded": {"steps": 250}}
 
