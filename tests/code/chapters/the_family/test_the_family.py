@@ -57,7 +57,8 @@ def test_the_bytes_are_those_of_the_tensors_that_each_method_needs():
     assert carried["SI"] == 2 * one
     assert carried["LwF"] == one
     assert carried["Kronecker"] == one + 4 * (785**2 + 4**2 + 5**2 + 10**2)
-    assert carried["replay"] == 2 * 6 * (4 * 784 + 8) + len(torch.Generator().get_state())
+    number = 8  # how many images of a task are kept
+    assert carried["replay"] == 2 * 6 * (4 * 784 + 8) + number + len(torch.Generator().get_state())
     # While a task is learned, the path needs the start, the last step, the gradient and the sum.
     assert found["SI"]["held"] == 6 * one
     assert found["EWC"]["held"] == carried["EWC"]
