@@ -97,8 +97,7 @@ def fit(
             watch(step)
     keep_averages(rule, optimizer_state)
     if passes is not None:  # what stands there may be more than the last gradient
-        for parameter in model.parameters():
-            parameter.grad = None
+        model.zero_grad()
     # The passes need no loss, and a penalty that has run away has taken the weights along.
     loss = loss if passes is None else nn.functional.cross_entropy(model(inputs), targets)
     if not loss.isfinite():

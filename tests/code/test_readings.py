@@ -7,6 +7,7 @@ import torch
 from by_hand import Function, assert_same, assert_untouched, label_weights, mean_over, squared_scores, whole_state
 from ewc import diagonal_fisher, full_fisher, kronecker_fisher
 from ewc.sensitivity import output_sensitivity
+from random_parts import Binary
 from torch import nn
 from torch.nn.functional import linear, normalize
 from torch.nn.utils import parametrizations, parametrize
@@ -175,21 +176,6 @@ def padding_left_out(m, words):
 
 
 # ---- what torch does not vectorise
-
-
-class Sign(torch.autograd.Function):
-    @staticmethod
-    def forward(context, weight):
-        return weight.sign()
-
-    @staticmethod
-    def backward(context, gradient):
-        return gradient
-
-
-class Binary(nn.Linear):
-    def forward(self, x):
-        return linear(x, Sign.apply(self.weight), self.bias)
 
 
 def packed(m, words):
