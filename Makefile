@@ -31,7 +31,8 @@ setup:
 	@PYTHON="$(PYTHON)" /bin/bash book/setup.sh
 
 # npm comes from the environment, so that every machine has the same one; it is asked only when its lock file changed. MathJax is copied
-# each time, in a tenth of a second: what is copied is then always what is locked.
+# each time, in a tenth of a second, and put in place where it differs: it is then always what is locked, and of two builds at
+# once none takes it from the other.
 vendor: setup
 	@set -e; if ! cmp -s package-lock.json node_modules/lock.done; then \
 	  echo "Installing the browser libraries into node_modules …"; \
@@ -40,10 +41,11 @@ vendor: setup
 	    || { echo "npm could not fetch the browser libraries: see above. Is there a network?" >&2; exit 1; }; \
 	  cp package-lock.json node_modules/lock.done; \
 	fi
-	@set -eo pipefail; rm -rf _build/vendor; mkdir -p _build/vendor/mathjax; \
-	{ tar -C node_modules/mathjax/es5 -cf - $(MATHJAX) | tar -C _build/vendor/mathjax -xf - \
-	  && cp node_modules/mathjax/LICENSE _build/vendor/mathjax/; } \
-	  || { echo "MathJax could not be copied: see above. Where node_modules is not whole, delete it: rm -rf node_modules" >&2; exit 1; }
+	@set -eo pipefail; new=_build/vendor.$$$$; trap 'rm -rf "$$new"' EXIT; mkdir -p "$$new/mathjax"; \
+	{ tar -C node_modules/mathjax/es5 -cf - $(MATHJAX) | tar -C "$$new/mathjax" -xf - \
+	  && cp node_modules/mathjax/LICENSE "$$new/mathjax/"; } \
+	  || { echo "MathJax could not be copied: see above. Where node_modules is not whole, delete it: rm -rf node_modules" >&2; exit 1; }; \
+	diff -r "$$new" _build/vendor >/dev/null 2>&1 || { rm -rf _build/vendor; mv "$$new" _build/vendor; rm -rf "_build/vendor/$${new##*/}"; }
 
 # Stopped or failed, it leaves the pages of the last good build (book/build.py).
 book: vendor

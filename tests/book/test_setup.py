@@ -230,3 +230,13 @@ def test_what_is_vendored_is_always_what_is_locked(vendor):
     status, said = vendor("exit 1")
     assert status != 0
     assert "rm -rf node_modules" in said
+
+
+def test_of_two_builds_at_once_none_takes_the_libraries_from_the_other(vendor):
+    installs = "mkdir -p node_modules/mathjax/es5; echo whole > node_modules/mathjax/es5/tex.js; touch node_modules/mathjax/LICENSE"
+    assert vendor(installs)[0] == 0
+    script = vendor.folder / "_build/vendor/mathjax/tex.js"
+    before = script.stat().st_ctime_ns
+    assert vendor("exit 1")[0] == 0
+    assert script.stat().st_ctime_ns == before, "what is right stays where it is, for the build that reads it"
+    assert [file.name for file in (vendor.folder / "_build").iterdir()] == ["vendor"], "nothing half copied is left"
