@@ -4,8 +4,9 @@
 The penalty of Memory Aware Synapses is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how strongly
 the weight moves the squared length of the output; it needs no targets. The calls are those of `penalties.EWC`.
 
-This file needs torch, and beside it springs.py, checks.py, scores.py, readings.py, mixing.py, calls.py, gradients.py
-and evaluating.py. From the book Weights that Remember.
+This file needs torch, and beside it springs.py, checks.py, looking.py, labels.py, likelihoods.py, scores.py, readings.py,
+ways.py, mixing.py, calls.py, gradients.py, places.py, batches.py, processes.py and evaluating.py. From the book Weights that
+Remember.
 """
 
 import torch
@@ -13,18 +14,14 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import named, unwrapped
-    from .evaluating import evaluated
+    from .checks import named
     from .gradients import add_linear, zeros
-    from .readings import readings
-    from .scores import check, names_of_trainable
+    from .looking import Look
 else:  # copied into a folder, without a package
     import springs
-    from checks import named, unwrapped
-    from evaluating import evaluated
+    from checks import named
     from gradients import add_linear, zeros
-    from readings import readings
-    from scores import check, names_of_trainable
+    from looking import Look
 
 
 class MemoryAwareSynapses:
@@ -106,19 +103,18 @@ def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 10
     Raises:
         ValueError, TypeError: as `fisher.diagonal_fisher`.
     """
-    model = unwrapped(model)
-    check(model, inputs, None, "exact", 1, batch_size, None)
-    with evaluated(model):
-        names = names_of_trainable(model)
+    look = Look(model, inputs, batch_size=batch_size)
+    with look.begun_unlabelled():
+        names = look.names
         total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
-        for _, reading in readings(model, names, inputs, batch_size):
+        for _, reading in look.plain_readings():
             for deltas, others in reading.passes([2 * reading.logits.detach()]):
                 for call, delta in zip(reading.closed, deltas, strict=True):
                     add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
                 for gradients in others:
                     for name, gradient in gradients.items():
                         total[name] += gradient.to(total[name].dtype).abs().sum(0)
-    total = {name: value / len(inputs) for name, value in total.items()}
+    total = look.means(total)
     for name, value in total.items():
         if not value.isfinite().all():
             raise ValueError(f"the importance of {name!r} is not finite: the model overflows on these inputs")
