@@ -1,5 +1,5 @@
 # Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
-"""Fisher information of a classifier at its parameters: how sharply its own predictions pin each weight down.
+"""Fisher information of a model at its parameters: how sharply its own predictions pin each weight down.
 
 For a network that returns logits, p(y|x,θ) is their softmax and the score of a label is s(x, y) = ∂ log p(y|x,θ) / ∂θ.
 The Fisher information is the mean square of the score, over the inputs and over labels drawn from the network itself:
@@ -80,40 +80,53 @@ def diagonal_fisher(
     - ``"sampled"``    `samples` labels an example, drawn from the model. Right on average, noisy.
     - ``"empirical"``  the given `targets`. Not the Fisher information: it vanishes where the model fits its data.
     - ``"argmax"``     the class that the model finds most probable. Biased low; here to be compared.
+    - ``None``         exact, and where that takes more than 1,000 backward passes a batch, as for a vocabulary, sampled, with a warning.
+
+    What the model's outputs say of y, its `likelihood`:
+
+    - ``"categorical"``  logits of one class an example, (N, C), or one a place, (N, T, C) and (N, C, H, W). The score of an example is
+      the sum over its places; where a target is −100 the place does not count, whatever the labels.
+    - ``"bernoulli"``    logits (N, …) of yes or no, each number for itself.
+    - ``"gaussian"``     means (N, …), with noise of variance 1; ``Gaussian(noise=…)`` for another.
+    - an object with ``log_prob(outputs, targets)``, one number an example or a place, and ``sample(outputs, generator)``: sampled.
 
     Args:
-        model: returns logits of shape (examples, classes); evaluated in eval mode and left as it was.
-        inputs: N examples along the first axis, on the model's device.
-        targets: N class indices; used by ``"empirical"`` alone.
+        model: returns outputs as above, or has them in ``.logits``; evaluated in eval mode and left as it was.
+        inputs: N examples along the first axis, on the model's device: a tensor, a tuple of such (the model's arguments) or a
+            dictionary (its arguments by name). Or an iterable of batches, each of these or a pair (inputs, targets): gone through
+            once, moved to the model's device.
+        targets: N class indices, or what the likelihood has; used by ``"empirical"``, and for the places that do not count.
         samples: labels drawn an example, for ``"sampled"``.
-        batch_size: examples in memory at once. It changes the speed, not the result.
-        generator: source of the draws for ``"sampled"``, on the CPU.
+        batch_size: examples in memory at once; None for as many as hold about 17 million numbers on their way, at most 1,024. It
+            changes the speed, not the result.
+        forward: ``forward(model, batch)`` returns the outputs, where calling the model with the batch does not.
+        generator: source of the draws for ``"sampled"``; None for torch's own.
+        progress: whether a line on the terminal says how far a pass of more than two seconds is.
 
     Returns:
         One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``, without ``module.``
-        and ``_orig_mod.``; non-negative; scale: a mean per example; detached; at least float32.
+        and ``_orig_mod.``; non-negative; scale: a mean per example; detached; at least float32. With torch.distributed, the mean over
+        the examples of all processes, each of which has to call this.
 
-    Cost: a forward pass and, for ``"exact"``, a backward pass a class less one, without its weight products. A model whose layers do not
-    give its examples' gradients is read in a slower way, as exact, with a warning that says why (readings.py).
+    Cost: a forward pass and, for ``"exact"``, a backward pass a class less one, without its weight products; a place each.
+    A model whose layers do not give its examples' gradients is read in a slower way, as exact, with a warning that says why (readings.py).
 
     Raises:
-        ValueError: an argument is not what it may be, the model mixes the examples of a batch, or a value is not finite.
+        ValueError: an argument is not what it may be, the model returns probabilities, is sharded (DTensor) or mixes the examples of a
+            batch, or a value is not finite.
         TypeError: inputs or targets are no tensors.
 
     Follows Martens (2020), New insights and perspectives on the natural gradient method, JMLR 21(146), sections 5 and 11.
     """
     look = Look(
-        model,
-        inputs,
-        targets,
-        likelihood=likelihood,
-        labels=labels,
-        samples=samples,
-        batch_size=batch_size,
-        forward=forward,
-        generator=generator,
-        progress=progress,
+        model, inputs, targets, likelihood=likelihood, labels=labels, samples=samples, batch_size=batch_size, forward=forward,
+        generator=generator, progress=progress,
     )
+    return diagonal_of(look)
+
+
+def diagonal_of(look: Look) -> dict[str, Tensor]:
+    """`diagonal_fisher` of what is looked at."""
     with look.begun():
         names = look.names
         fisher, rooms = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}, {}
@@ -156,16 +169,8 @@ def full_fisher(
         ``torch.nn.utils.parameters_to_vector`` over the parameters that require grad.
     """
     look = Look(
-        model,
-        inputs,
-        targets,
-        likelihood=likelihood,
-        labels=labels,
-        samples=samples,
-        batch_size=batch_size,
-        forward=forward,
-        generator=generator,
-        progress=progress,
+        model, inputs, targets, likelihood=likelihood, labels=labels, samples=samples, batch_size=batch_size, forward=forward,
+        generator=generator, progress=progress,
     )
     with look.begun():
         names = look.names
@@ -239,19 +244,16 @@ def kronecker_fisher(
     1503.05671, section 3; Grosse & Martens (2016), arXiv 1602.01407, section 3; Eschenhagen et al. (2023), arXiv 2311.00636.
     """
     look = Look(
-        model,
-        inputs,
-        targets,
-        likelihood=likelihood,
-        labels=labels,
-        samples=samples,
-        batch_size=batch_size,
-        forward=forward,
-        generator=generator,
-        progress=progress,
+        model, inputs, targets, likelihood=likelihood, labels=labels, samples=samples, batch_size=batch_size, forward=forward,
+        generator=generator, progress=progress,
     )
     if sharing not in SHARING:
         raise ValueError(f"sharing is {sharing!r}; it may be one of {', '.join(map(repr, SHARING))}")
+    return kronecker_of(look, sharing)
+
+
+def kronecker_of(look: Look, sharing: Sharing = "expand") -> dict[str, KroneckerFactors]:
+    """`kronecker_fisher` of what is looked at."""
     with look.begun():
         layers = factored_layers(look.model)
         places = places_of(look.model, layers)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 if __package__:
     from .batches import Asked, Batches
-    from .checks import unwrapped
+    from .checks import checked_count, unwrapped
     from .evaluating import evaluated
     from .labels import LabelScores
     from .processes import summed
@@ -18,12 +18,28 @@ if __package__:
     from .scores import check_model, names_of_trainable
 else:  # copied into a folder, without a package
     from batches import Asked, Batches
-    from checks import unwrapped
+    from checks import checked_count, unwrapped
     from evaluating import evaluated
     from labels import LabelScores
     from processes import summed
     from readings import readings
     from scores import check_model, names_of_trainable
+
+
+def checked_options(**options):
+    """What a guard is told of how to look at its model; an error where it cannot be."""
+    LabelScores(options["likelihood"], options["labels"], options["samples"], options["generator"])
+    if options["batch_size"] is not None:
+        checked_count("batch_size", options["batch_size"])
+    checked_forward(options["forward"])
+    return options
+
+
+def checked_forward(forward):
+    """The function; an error where it is none, and not None."""
+    if forward is not None and not callable(forward):
+        raise TypeError(f"forward is {type(forward).__name__}; it must be a function of a model and a batch")
+    return forward
 
 
 class Look:
@@ -48,7 +64,7 @@ class Look:
         self.model = unwrapped(model)
         device = check_model(self.model)
         self.data = Batches(inputs, targets, device=device, batch_size=batch_size, most=most, progress=progress)
-        self.names, self.asked = names_of_trainable(self.model), Asked(self.model, forward)
+        self.names, self.asked = names_of_trainable(self.model), Asked(self.model, checked_forward(forward))
 
     def begun_unlabelled(self):
         """The model as it is looked at, where nothing is asked of its labels; afterwards as it was."""
