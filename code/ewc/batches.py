@@ -110,8 +110,8 @@ class Bar:
         if now - self.started < 2 or (now - self.said < 0.5 and not (over and self.said)):
             return
         self.said, spent = now, now - self.started
-        left = f" of {total:,}, {spent * (total / self.done - 1):.0f} s left" if total else ""
-        print(f"\r{self.done:,} examples{left}, {spent:.0f} s   ", end="\n" if over else "", file=sys.stderr, flush=True)
+        left, rest = (f" of {total:,}", f", {spent * (total / self.done - 1):.0f} s left") if total else ("", "")
+        print(f"\r{self.done:,}{left} examples, {spent:.0f} s{rest}   ", end="\n" if over else "", file=sys.stderr, flush=True)
 
 
 def _parted(batch, kind, device):

@@ -47,23 +47,21 @@ def vectorised(calls, several, names):
 
     Every use of a parameter adds to its gradient before anything is squared.
 
-    several: the gradients by the outputs of these calls, of one score of the logits or of several: a list of lists. What is
-    yielded has a row for each example and score.
+    several: the gradients by the outputs of these calls, for one score of the logits or for several: a list of lists.
     """
     used = {parameter for call in calls for parameter in call.module.parameters() if parameter in names}
-    numbers = max(1, sum(parameter.numel() for parameter in used))
-    together = all(has_uses(call.module) for call in calls)
-    at_once = min(len(several), max(1, NUMBERS_AT_ONCE // numbers)) if together else 1
-    step = max(1, NUMBERS_AT_ONCE // (at_once * numbers))
+    step = max(1, NUMBERS_AT_ONCE // max(1, sum(parameter.numel() for parameter in used)))
     for start in range(0, len(several[0][0]), step):
         chunk = slice(start, start + step)
-        for first in range(0, len(several), at_once):
+        ways = []
+        for place, call in enumerate(calls):
+            way = gradients_of if has_uses(call.module) else _backward_through
+            inputs = changed(some(call.input, chunk), lambda each: each.detach())
+            ways.append(way(call.module, inputs, [deltas[place][chunk] for deltas in several]))
+        for of_calls in zip(*ways, strict=True):
             gradients = {}
-            for place, call in enumerate(calls):
-                deltas = [deltas[place][chunk] for deltas in several[first : first + at_once]]
-                inputs = changed(some(call.input, chunk), lambda each: each.detach())
-                own = gradients_of if has_uses(call.module) else _backward_through
-                for parameter, gradient in own(call.module, inputs, deltas).items():
+            for found in of_calls:
+                for parameter, gradient in found.items():
                     if parameter in names:
                         name = names[parameter]
                         gradients[name] = gradients[name] + gradient if name in gradients else gradient
@@ -71,8 +69,7 @@ def vectorised(calls, several, names):
 
 
 def _backward_through(module, inputs, deltas):
-    """Each example's gradient of ⟨δ, module(a)⟩ by the module's parameters: its backward pass, vectorised over examples."""
-    (deltas,) = deltas
+    """Yield, for each of several δ, each example's gradient of ⟨δ, module(a)⟩ by the module's parameters, vectorised over examples."""
     # Every place that holds a parameter, each module once: a weight that two modules share has two names and one value.
     places = {
         f"{path}.{name}" if path else name: parameter
@@ -95,9 +92,11 @@ def _backward_through(module, inputs, deltas):
         _, backward = vjp(lambda values: output(values, example), {p: p.detach() for p in places.values()})
         return backward(delta[None])[0]
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
-        return vmap(gradient_of_one, in_dims=(where, 0))(inputs, deltas)
+    for delta in deltas:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
+            found = vmap(gradient_of_one, in_dims=(where, 0))(inputs, delta)
+        yield found
 
 
 def plain_gradient(logits, parameters, score):

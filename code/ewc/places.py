@@ -32,35 +32,33 @@ def has_uses(module):
 
 
 def gradients_of(module, inputs, deltas):
-    """Each example's gradient by the layer's weight and bias, a row for each example and score.
+    """Yield, for each of several scores, each example's gradient by the layer's weight and bias: {parameter: (n, *shape)}.
 
     deltas: the gradients by the layer's output, one tensor a score.
     """
-    deltas = torch.stack(deltas, 1)  # (n, scores, …)
     if isinstance(module, _MATRICES):
-        weight, bias = _of_matrix(module, inputs, deltas)
+        of_one = _of_matrix(module, inputs)
     elif isinstance(module, nn.Embedding):
-        weight, bias = _of_embedding(module, inputs, deltas), None
+        of_one = _of_embedding(module, inputs)
     else:
-        weight, bias = _of_norm(module, inputs, deltas)
-    found = {module.weight: weight} | ({} if getattr(module, "bias", None) is None else {module.bias: bias})
-    return {parameter: value.flatten(0, 1) for parameter, value in found.items() if parameter is not None}
+        of_one = _of_norm(module, inputs)
+    for delta in deltas:
+        weight, bias = of_one(delta)
+        yield {module.weight: weight} | ({} if getattr(module, "bias", None) is None else {module.bias: bias})
 
 
-def _of_matrix(module, a, deltas):
-    count, scores = deltas.shape[:2]
-    groups = getattr(module, "groups", 1)
-    if isinstance(module, nn.Linear):
-        a, deltas = a.reshape(count, -1, a.shape[-1]), deltas.reshape(count, scores, -1, deltas.shape[-1]).mT
-    else:
-        a, deltas = _patches(module, a), deltas.flatten(3)
-    # (n, groups, scores · outputs, places) times (n, groups, places, inputs)
-    places, outputs = deltas.shape[3], deltas.shape[2] // groups
-    deltas = deltas.reshape(count, scores, groups, outputs, places).transpose(1, 2)
-    own = a.reshape(count, places, groups, -1).transpose(1, 2) if groups > 1 else a[:, None]
-    found = (deltas.flatten(2, 3) @ own.to(deltas.dtype)).unflatten(2, (scores, outputs)).transpose(1, 2)
-    bias = None if module.bias is None else deltas.sum(-1).transpose(1, 2).flatten(2)
-    return found.reshape(count, scores, *module.weight.shape), bias
+def _of_matrix(module, a):
+    groups, linear = getattr(module, "groups", 1), isinstance(module, nn.Linear)
+    a = a.reshape(len(a), -1, a.shape[-1]) if linear else _patches(module, a)
+    a = a.reshape(*a.shape[:2], groups, -1).transpose(1, 2)  # (n, groups, places, inputs)
+
+    def of_one(delta):
+        delta = delta.reshape(len(delta), -1, delta.shape[-1]).mT if linear else delta.flatten(2)
+        delta = delta.reshape(len(delta), groups, -1, delta.shape[-1])  # (n, groups, outputs, places)
+        bias = None if module.bias is None else delta.sum(-1).flatten(1)
+        return (delta @ a.to(delta.dtype)).reshape(len(delta), *module.weight.shape), bias
+
+    return of_one
 
 
 def _patches(module, a):
@@ -74,25 +72,33 @@ def _patches(module, a):
     return functional.unfold(a, kernel, dilation, stride=stride).mT
 
 
-def _of_embedding(module, words, deltas):
-    count, scores, width = len(words), deltas.shape[1], deltas.shape[-1]
-    found = deltas.new_zeros(count, len(module.weight), scores, width)
-    rows = (torch.arange(count, device=words.device)[:, None] * len(module.weight) + words.reshape(count, -1)).flatten()
-    found.view(-1, scores, width).index_add_(0, rows, deltas.reshape(count, scores, -1, width).transpose(1, 2).flatten(0, 1))
-    if module.padding_idx is not None:
-        found[:, module.padding_idx] = 0
-    return found.transpose(1, 2)
+def _of_embedding(module, words):
+    words = words.reshape(len(words), -1)
+    rows = (torch.arange(len(words), device=words.device)[:, None] * len(module.weight) + words).flatten()
+
+    def of_one(delta):
+        found = delta.new_zeros(len(words), *module.weight.shape)
+        found.flatten(0, 1).index_add_(0, rows, delta.reshape(-1, delta.shape[-1]))
+        if module.padding_idx is not None:
+            found[:, module.padding_idx] = 0
+        return found, None
+
+    return of_one
 
 
-def _of_norm(module, a, deltas):
+def _of_norm(module, a):
     if isinstance(module, nn.LayerNorm):
         normal, kept = functional.layer_norm(a, module.normalized_shape, None, None, module.eps), len(module.normalized_shape)
-        places = tuple(range(2, deltas.ndim - kept))
+        places = tuple(range(1, a.ndim - kept))
     else:
         if isinstance(module, nn.GroupNorm):
             normal = functional.group_norm(a, module.num_groups, None, None, module.eps)
         else:
             normal = functional.batch_norm(a, module.running_mean, module.running_var, None, None, False, 0.0, module.eps)
-        places = tuple(range(3, deltas.ndim))
-    scaled = deltas * normal[:, None].to(deltas.dtype)
-    return (scaled.sum(places), deltas.sum(places)) if places else (scaled, deltas)
+        places = tuple(range(2, a.ndim))
+
+    def of_one(delta):
+        scaled = delta * normal.to(delta.dtype)
+        return (scaled.sum(places), delta.sum(places)) if places else (scaled, delta)
+
+    return of_one

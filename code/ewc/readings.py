@@ -91,4 +91,4 @@ def _examples_at_once(model, layers, inputs):
             numbers += part.numel() if isinstance(part, torch.Tensor) else 0
         if isinstance(call.module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and call.output is not None:  # what its windows see
             numbers += call.module.weight[0].numel() * call.output[0, 0].numel()
-    return max(1, min(1024, gradients.NUMBERS_AT_ONCE // numbers))
+    return max(1, min(1024, gradients.NUMBERS_AT_ONCE // 2 // numbers))

@@ -189,7 +189,7 @@ assert look.means({"a": torch.ones(1)})["a"] == 1 / 3
 """,
     "places": """
 layer = torch.nn.Conv1d(1, 1, 1)
-found = places.gradients_of(layer, torch.tensor([[[1.0, 2.0]]]), [torch.tensor([[[3.0, 4.0]]])])
+(found,) = places.gradients_of(layer, torch.tensor([[[1.0, 2.0]]]), [torch.tensor([[[3.0, 4.0]]])])
 assert places.has_uses(layer) and float(found[layer.weight]) == 11 and float(found[layer.bias]) == 7
 """,
     "processes": """
