@@ -5,13 +5,18 @@ A linear layer y = Wa + b has the gradient δaᵀ for one example, with a its in
 squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²). Where a weight is used many times for one example, the layer's own
 backward pass, vectorised over the examples, forms each example's gradient.
 
-Part of fisher.py, which says more. This file needs torch and nothing else. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it evaluating.py. From the book Weights that Remember.
 """
 
 import warnings
 
 import torch
 from torch.func import functional_call, vjp, vmap
+
+if __package__:
+    from .evaluating import keeping_nothing
+else:  # copied into a folder, without a package
+    from evaluating import keeping_nothing
 
 # Gradients of single examples are formed this many numbers at a time: 64 MiB in float32.
 NUMBERS_AT_ONCE = 2**24
@@ -71,7 +76,7 @@ def _backward_through(module, inputs, deltas):
         _, backward = vjp(lambda values: output(values, example), {p: p.detach() for p in places.values()})
         return backward(delta[None])[0]
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), keeping_nothing(module):
         warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
         return vmap(gradient_of_one)(inputs, deltas)
 

@@ -4,6 +4,7 @@
 Part of fisher.py, which says more. This file needs torch, calls.py and evaluating.py. From the book Weights that Remember.
 """
 
+import warnings
 from types import BuiltinFunctionType
 
 import torch
@@ -11,10 +12,12 @@ from torch import nn
 
 if __package__:
     from .calls import forward, of_torch
-    from .evaluating import close, rounding
+    from .evaluating import close, keeping_nothing, rounding
 else:  # copied into a folder, without a package
     from calls import forward, of_torch
-    from evaluating import close, rounding
+    from evaluating import close, keeping_nothing, rounding
+
+ALONE = 32  # so many examples of a batch are tried by themselves where torch cannot vectorise a model
 
 _ROW_BY_ROW = (nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU)
 
@@ -50,15 +53,29 @@ def check_examples(model, inputs):
 
 
 def check_apart(model, inputs, logits, calls, generator):
-    """Every second example without those between them, the others, the last one and a few random ones: they have the batch's logits.
+    """Every example by itself has the logits that it has in the batch.
 
-    A model may mix the examples of few places, or of many at once. One alone does not show that; of up to four all are tried.
+    All at once where torch can vectorise the model. Where it cannot, for a model that decides by its numbers what to do: every
+    second example, the others, and a few alone, of a small batch all. A mixing of some few examples may then pass in a large one.
     """
     tolerance, count = tolerance_of(model, logits, calls), len(inputs)
-    some = [*torch.randperm(count - 1, generator=generator)[:3].tolist(), count - 1]
+    alone = _each_alone(model, inputs)
+    if alone is not None and _alike(alone, logits, tolerance):
+        return
+    some = torch.randperm(count, generator=generator)[:ALONE].tolist()
     halves = [slice(0, None, 2), slice(1, None, 2)] if count > len(some) else []
     for places in [*halves, *(slice(place, place + 1) for place in some)]:
         apart(model, inputs, logits, places, tolerance)
+
+
+def _each_alone(model, inputs):
+    """The logits of every example without the others, vectorised; None where torch cannot do that."""
+    try:
+        with warnings.catch_warnings(), keeping_nothing(model):
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return torch.vmap(lambda example: model(example[None])[0])(inputs.clone())
+    except Exception:  # whatever torch cannot vectorise; what is wrong with the model itself comes up without it
+        return None
 
 
 def apart(model, inputs, logits, places, tolerance):
