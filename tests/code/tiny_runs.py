@@ -10,7 +10,7 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".without_images"))]
+HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", "workshop.paper_cifar", ".experiments", ".without_images"))]
 
 # Each experiment in a form that takes a moment, in each of its variants.
 TINY = {
@@ -67,6 +67,10 @@ TINY = {
     "class_means": [
         {"features": features, "strength": 1.0, "hidden": (4,), "steps": 3, "batch_size": 8, "fisher_examples": 20}
         for features in ("pixels", "drawn", "first lesson", "elastic")
+    ],
+    "photographs": [
+        {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 20, "width": 1, "steps": 2, "batch_size": 8}
+        for method, labels in (("plain", "exact"), ("joint", "exact"), ("ewc", "sampled"), ("ewc", "batched"))
     ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
 }
