@@ -69,7 +69,7 @@ TINY = {
         for features in ("pixels", "drawn", "first lesson", "elastic")
     ],
     "photographs": [
-        {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 20, "width": 1, "steps": 2, "batch_size": 8}
+        {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 2, "groups": 2, "width": 1, "steps": 2, "batch_size": 8}
         for method, labels in (("plain", "exact"), ("joint", "exact"), ("ewc", "sampled"), ("ewc", "batched"))
     ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
