@@ -138,7 +138,8 @@ def check_uses(logits, calls, names):
         ends.setdefault(call.output.grad_fn, []).append(call)
     left, passed = [logits.grad_fn], set()
     while left:
-        parameters, reached = _behind(left, ends.keys() - passed)
+        parameters, reached = _behind(left, ends.keys())
+        reached -= passed  # a residual connection comes by the same call at several depths
         for parameter in parameters:
             if parameter in names:
                 raise Unreadable(f"{names[parameter]!r} is used outside the layer that owns it")

@@ -37,7 +37,7 @@ if __package__:
         uses_of_input,
         uses_of_output,
     )
-    from .gradients import add_linear, squared, zeros
+    from .gradients import add_linear, add_squares, squared, zeros
     from .looking import Look
     from .scores import Labels
     from .ways import FromLayers, FromModel, OneByOne
@@ -51,7 +51,7 @@ else:  # copied into a folder, without a package
         uses_of_input,
         uses_of_output,
     )
-    from gradients import add_linear, squared, zeros
+    from gradients import add_linear, add_squares, squared, zeros
     from looking import Look
     from scores import Labels
     from ways import FromLayers, FromModel, OneByOne
@@ -137,7 +137,7 @@ def diagonal_of(look: Look) -> dict[str, Tensor]:
                     square.addcmul_(delta, delta)  # E over labels of δ², before the one product with a²
                 for gradients in others:
                     for name, gradient in gradients.items():
-                        fisher[name] += gradient.to(fisher[name].dtype).square().sum(0)
+                        add_squares(fisher[name], gradient)
             for call, square in zip(reading.closed, squares, strict=True):
                 add_linear(fisher, names, call.module, square, squared(call.input.detach(), rooms))
     fisher = look.means(fisher)

@@ -34,6 +34,16 @@ def add_linear(fisher, names, module, square, input_square):
         fisher[names[module.bias]] += square.sum(0)
 
 
+def add_squares(total, gradients):
+    """Add Σₙ gₙ² to `total`, (n, *shape) to (*shape): large ones example by example, without fresh memory, which is dear."""
+    gradients = gradients.to(total.dtype)
+    if total.numel() < 2**16:
+        total += gradients.square().sum(0)
+        return
+    for gradient in gradients:
+        total.addcmul_(gradient, gradient)
+
+
 def squared(values, rooms):
     """values², in a room that is kept for the next values of this shape: fresh memory is dear."""
     kind = values.shape, values.dtype
