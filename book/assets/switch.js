@@ -5,7 +5,10 @@ for (const figure of document.querySelectorAll(".switched")) {
     control.setAttribute("aria-checked", on);
     states.forEach((state, place) => state.classList.toggle("away", place !== Number(on)));
   };
-  control.addEventListener("click", () => turn(control.getAttribute("aria-checked") === "false"));
+  control.addEventListener("click", () => {
+    figure.classList.add("turned");      // from here on it fades; at first it just stands there
+    turn(control.getAttribute("aria-checked") === "false");
+  });
   figure.classList.add("moves");
   control.hidden = false;
   turn(false);

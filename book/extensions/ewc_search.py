@@ -62,12 +62,12 @@ def said(node):
 def in_letters(tex):
     """`\\lambda` as λ, `\\theta^*_i` as θ*i; nothing where that would not be readable."""
     def letter(found):
-        for name in (f"GREEK SMALL LETTER {found[1].upper()}", f"GREEK CAPITAL LETTER {found[1].upper()}"):
-            try:
-                return unicodedata.lookup(name)
-            except KeyError:
-                pass
-        return "\\"
+        size = "CAPITAL" if found[1][0].isupper() else "SMALL"
+        name = found[1].upper().replace("LAMBDA", "LAMDA")      # as Unicode spells it
+        try:
+            return unicodedata.lookup(f"GREEK {size} LETTER {name}")
+        except KeyError:
+            return "\\"
 
     text = re.sub(r"\\([A-Za-z]+)", letter, tex)
     text = re.sub(r"[{}^_$]", "", text)
@@ -89,7 +89,8 @@ def terms(app):
 
 
 def pages(app: Sphinx):
-    sections = [section for page in app.config.external_site_map for section in app.ewc_sections.get(page, ())]
+    sections = [section for page in app.config.external_site_map if page != app.config.root_doc
+                for section in app.ewc_sections.get(page, ())]  # fmt: skip
     content = json.dumps({"sections": sections, "terms": terms(app)}, ensure_ascii=False, separators=(",", ":"))
     Path(app.outdir, FILE).write_text(f"window.bookIndex = {content};\n", "utf8")
     yield "search", {"title": "Search"}, "book-search.html"

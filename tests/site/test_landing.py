@@ -28,8 +28,8 @@ def test_the_switch_turns_from_one_drawing_to_the_other(landing):
         on = switch.get_attribute("aria-checked") == "false"
         switch.press(press) if press else switch.click()
         expect(switch).to_have_attribute("aria-checked", str(on).lower())
-        expect(states.nth(on)).to_be_visible()
-        expect(states.nth(not on)).to_be_hidden()
+        expect(states.nth(int(on))).to_be_visible()
+        expect(states.nth(int(not on))).to_be_hidden()
 
 
 def test_nothing_moves_when_the_switch_is_turned(landing):
