@@ -109,6 +109,15 @@ FIFTY = {
 FIFTY_HIDDEN = ((100, 100), (200, 200))
 FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (1.0, 3.0, 10.0)), ({"method": "ewc"}, (1.0, 10.0, 100.0)))
 
+# The board of the family, in lessons of a whole pass over the images: ten times as long as in a build.
+ONE_PASS = {"count": 5, "hidden": (100, 100), "steps": 938, "batch_size": 64, "fisher_examples": 2000}
+ONE_PASS_METHODS = (
+    ({"method": "plain"}, ()),
+    ({"method": "ewc"}, (3.0, 10.0, 30.0, 100.0, 300.0)),
+    ({"method": "l2"}, (0.003, 0.01, 0.03, 0.1, 0.3)),
+    ({"method": "replay"}, (0.03, 0.1, 0.3, 1.0, 3.0)),
+)
+
 
 def hsu(scenario: str, method: str) -> dict:
     """The run of Hsu et al. with this method: what they did beyond HSU for some of them."""
@@ -132,6 +141,7 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
         "van-de-ven-split": _van_de_ven_split(),
         "hsu-split": _hsu_split(),
         "ritter-fifty": _ritter_fifty(),
+        "one-pass": _one_pass(),
     }
 
 
@@ -165,6 +175,11 @@ def _ritter_fifty():
     for hidden in FIFTY_HIDDEN:
         for own, strengths in FIFTY_METHODS:
             yield from _tuned(sequences.permuted_tasks, {**FIFTY, "hidden": hidden, **own}, strengths, seeds=(0,))
+
+
+def _one_pass():
+    for own, strengths in ONE_PASS_METHODS:
+        yield from _tuned(sequences.permuted_tasks, {**ONE_PASS, **own}, strengths)
 
 
 def _tuned(experiment, run, strengths, seeds=SEEDS):
