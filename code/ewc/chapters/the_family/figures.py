@@ -183,7 +183,7 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
         # A name goes to the right of its mark, or to the left where another mark stands in its way.
         sides = {"left": [], "right": []}
         for name, (x, y) in spots.items():
-            near = (abs(other_y - y) < 4 * line and 0.02 < log10(other_x / x) < 0.9 for other_x, other_y in spots.values())
+            near = (abs(other_y - y) < 2.5 * line and 0.02 < log10(other_x / x) < 0.9 for other_x, other_y in spots.values())
             sides["left" if any(near) else "right"].append(name)
         for side, names in sides.items():
             heights = [spots[name][1] for name in names]
