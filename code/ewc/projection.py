@@ -8,7 +8,7 @@ multiplies the gradient of W from the right by a matrix that leaves nothing of t
 
 with the old inputs in the columns of X. Only the sum X Xᵀ is kept, as large as the layer has inputs, squared.
 
-This file needs torch, and beside it springs.py, checks.py, evaluating.py. From the book Weights that Remember.
+This file needs torch, and beside it springs.py, batches.py, checks.py, evaluating.py. From the book Weights that Remember.
 """
 
 import torch
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
+    from .batches import spread
     from .checks import checked_state, named, plain_name, unwrapped
     from .evaluating import evaluated
 else:  # copied into a folder, without a package
     import springs
+    from batches import spread
     from checks import checked_state, named, plain_name, unwrapped
     from evaluating import evaluated
 
@@ -57,9 +59,12 @@ class OrthogonalWeights:
         Raises:
             TypeError, ValueError: inputs are no tensor or none, or a layer is shown something that is not finite, or nothing.
         """
-        inputs, _ = springs.spread(self.max_examples, inputs, targets)
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
         if inputs.ndim == 0 or len(inputs) == 0:
             raise ValueError("inputs has no example; it must have at least one")
+        if self.max_examples is not None and self.max_examples < len(inputs):
+            inputs, _ = spread(inputs, None, self.max_examples)
         layers, found = self._layers(), {}
 
         def note(name):
