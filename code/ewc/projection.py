@@ -57,9 +57,13 @@ class OrthogonalWeights:
         Raises:
             TypeError, ValueError: inputs are no tensor or none, or a layer is shown something that is not finite, or nothing.
         """
-        inputs, _ = springs.spread(self.max_examples, inputs, targets)
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
         if inputs.ndim == 0 or len(inputs) == 0:
             raise ValueError("inputs has no example; it must have at least one")
+        if self.max_examples is not None and self.max_examples < len(inputs):
+            rows = torch.linspace(0, len(inputs) - 1, self.max_examples, dtype=torch.float64).round().long()
+            inputs = inputs[rows.to(inputs.device)]
         layers, found = self._layers(), {}
 
         def note(name):

@@ -22,7 +22,7 @@ import torch
 
 from ewc.datasets import mnist
 from ewc.training import device
-from ewc.workshop import page, sequences
+from ewc.workshop import page, paper_cifar, sequences
 from ewc.workshop.records import Record
 from ewc.workshop.tuning import best
 
@@ -44,8 +44,7 @@ PERMUTED = {
 }
 # The same network and number of steps, with a descent of our choice; and that with one thing left out.
 OURS = {**PERMUTED, "optimizer": "sgd", "learning_rate": 0.05, "schedule": "linear", "carried": False}
-# Each with the default of the authors' later code, which has the exact Fisher, as here: λ = 100, and for SI c = 10, half of λ. The
-# published numbers are older: the most probable label, λ = 500, online 1,000 with γ = 0.9, c = 5 (branch preprints, param_values.py).
+# Each with the default of the authors' code since 2022, which has the exact Fisher, as here: λ = 100, and for SI c = 10, half of λ.
 PERMUTED_METHODS = (
     ({"method": "ewc"}, (100.0,)),
     ({"method": "ewc", "anchors": "separate"}, (100.0,)),
@@ -75,6 +74,30 @@ SPLIT_METHODS = {
     "domain": {"ewc": (1e6, 1e8), "l2": (0.1, 0.3, 1.0, 3.0), "si": (1e4, 1e5), "replay": (1.0,), "joint": ()},
     "class": {"ewc": (1e4, 1e6), "l2": (0.1, 1.0), "si": (1e3, 1e4), "replay": (1.0,), "joint": ()},
 }
+
+# The same two protocols with the settings of the code that made the print, the branch preprints of GMvandeVen/continual-learning at
+# a02db26 (param_values.py, continual_learner.py): the Fisher of the most probable label; EWC keeps a set of springs for each task,
+# online EWC one set that fades by γ, with a second γ before the penalty, so that its λ is here λγ; for SI λ = 2c. In scenario
+# "class" a lesson's softmax is over the classes seen so far. These strengths are set and not searched for.
+ARGMAX = {"method": "ewc", "labels": "argmax"}
+
+
+def printed(ewc: float, online: float, gamma: float, c: float) -> tuple[tuple[dict, tuple[float, ...]], ...]:
+    """The methods of 2019 with their λ, online λ, γ and c, in the terms of this book: pairs of a configuration and a strength."""
+    return (
+        ({**ARGMAX, "anchors": "separate"}, (ewc,)),
+        ({**ARGMAX, "decay": gamma}, (online * gamma,)),
+        ({"method": "si"}, (2 * c,)),
+    )
+
+
+PERMUTED_PRINTED = printed(ewc=500.0, online=1000.0, gamma=0.9, c=5.0)
+SPLIT_PRINTED = {
+    "task": printed(ewc=1e7, online=1e8, gamma=0.8, c=50.0),
+    "domain": printed(ewc=1e6, online=1e8, gamma=0.7, c=500.0),
+    "class": printed(ewc=1e8, online=1e9, gamma=0.8, c=0.5),
+}
+SET = ("van-de-ven-2019-permuted", "van-de-ven-2019-split")  # the protocols whose strengths are set
 
 # Hsu et al. (2018): the same network, four passes over the images of a pair. Their images have a border, and their pixels are
 # normalized. That makes no other functions possible, but L2, which holds every weight alike, holds fewer of them.
@@ -112,8 +135,7 @@ FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (1.0, 3.0, 10.0))
 # The board of the family, in lessons of a whole pass over the images: ten times as long as in a build.
 ONE_PASS = {"count": 5, "hidden": (100, 100), "steps": 938, "batch_size": 64, "fisher_examples": 2000}
 ONE_PASS_METHODS = (
-    ({"method": "plain"}, ()),
-    ({"method": "ewc"}, (3.0, 10.0, 30.0, 100.0, 300.0)),
+    ({"method": "plain"}, ()), ({"method": "ewc"}, (3.0, 10.0, 30.0, 100.0, 300.0)),
     ({"method": "l2"}, (0.003, 0.01, 0.03, 0.1, 0.3)),
     ({"method": "replay"}, (0.03, 0.1, 0.3, 1.0, 3.0)),
 )
@@ -136,18 +158,21 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
     that use it.
     """
     return {
-        "van-de-ven-permuted": _van_de_ven_permuted(),
+        "van-de-ven-permuted": _each(sequences.permuted_tasks, PERMUTED, PERMUTED_METHODS),
         "our-descent": _our_descent(),
         "van-de-ven-split": _van_de_ven_split(),
         "hsu-split": _hsu_split(),
         "ritter-fifty": _ritter_fifty(),
-        "one-pass": _one_pass(),
+        "one-pass": _each(sequences.permuted_tasks, ONE_PASS, ONE_PASS_METHODS),
+        "van-de-ven-2019-split": _split_printed(),
+        "van-de-ven-2019-permuted": _each(sequences.permuted_tasks, PERMUTED, PERMUTED_PRINTED),
+        "van-de-ven-fisher": _each(paper_cifar.photographs, {}, paper_cifar.runs()),
     }
 
 
-def _van_de_ven_permuted():
-    for own, strengths in PERMUTED_METHODS:
-        yield from _tuned(sequences.permuted_tasks, {**PERMUTED, **own}, strengths)
+def _each(experiment, shared, methods):
+    for own, strengths in methods:
+        yield from _tuned(experiment, {**shared, **own}, strengths)
 
 
 def _our_descent():
@@ -177,9 +202,11 @@ def _ritter_fifty():
             yield from _tuned(sequences.permuted_tasks, {**FIFTY, "hidden": hidden, **own}, strengths, seeds=(0,))
 
 
-def _one_pass():
-    for own, strengths in ONE_PASS_METHODS:
-        yield from _tuned(sequences.permuted_tasks, {**ONE_PASS, **own}, strengths)
+def _split_printed():
+    for scenario, methods in SPLIT_PRINTED.items():
+        seen = {"seen": True} if scenario == "class" else {}
+        for own, strengths in methods:
+            yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": scenario, **seen, **own}, strengths)
 
 
 def _tuned(experiment, run, strengths, seeds=SEEDS):
@@ -213,8 +240,11 @@ def folder() -> Path:
     return book if book.is_dir() else package / "records"
 
 
-def records(experiment: Callable | None = None, **conditions) -> list[Record]:
+def records(experiment: Callable | None = None, *, protocol: Callable[[str], bool] = lambda name: True, **conditions) -> list[Record]:
     """The records in the repository of this experiment whose seed and configuration have these values, by seed.
+
+    Args:
+        protocol: whether the records of the protocol of this name count; those of all do unless given.
 
     Raises:
         ValueError: a file is damaged, stands under another name than its key, or is there twice.
@@ -225,9 +255,9 @@ def records(experiment: Callable | None = None, **conditions) -> list[Record]:
         if kept["key"] in known:
             raise ValueError(f"{known[kept['key']]} and {path} hold the same run; it would count twice: delete one of them")
         known[kept["key"]] = path
-        if experiment is not None and kept["name"] != _name(experiment):
+        if (experiment is not None and kept["name"] != _name(experiment)) or not protocol(path.parent.name):
             continue
-        values = {**_defaults(getattr(sequences, kept["name"].replace(" ", "_"))), **kept["configuration"], "seed": kept["seed"]}
+        values = {**_defaults(_experiment(kept["name"])), **kept["configuration"], "seed": kept["seed"]}
         if all(values.get(name) == value for name, value in wanted.items()):
             found.append(Record(**kept, tensors={}))
     found.sort(key=lambda record: record.seed)
@@ -251,9 +281,12 @@ def _read(path, changed):
 
 
 def finals(experiment: Callable, **run) -> list[Record]:
-    """The records of this run on the test images, by seed; with any strength, where it names none."""
+    """The records of this run on the test images, by seed; with the strength that was searched for, where it names none."""
     wanted, _ = complete(experiment, run)
-    return records(experiment, **{name: value for name, value in wanted.items() if name in run or name != "strength"})
+    if "strength" in run:
+        return records(experiment, **wanted)
+    del wanted["strength"]
+    return records(experiment, protocol=lambda name: name not in SET, **wanted)
 
 
 def complete(experiment: Callable, run: dict) -> tuple[dict, int]:
@@ -277,10 +310,21 @@ def key_of(experiment: Callable, configuration: dict, seed: int, checksum: str) 
 
 
 def make(runs: dict[str, Iterable[tuple[Callable, dict]]], *, say: Callable[[str], None] = print) -> None:
-    """Train the runs that have no record yet, by protocol, and write theirs, each whole or not at all."""
-    data = mnist()
+    """Train the runs that have no record yet, by protocol, and write theirs, each whole or not at all.
+
+    A protocol whose data are not to be had is left out, and said to be.
+    """
+    missing = set()
     for protocol, experiment, run in ((name, *each) for name, those in runs.items() for each in those):
+        if protocol in missing:
+            continue
         configuration, seed = complete(experiment, run)
+        try:
+            data = experiment.data(configuration) if hasattr(experiment, "data") else mnist()
+        except FileNotFoundError as error:
+            say(f"{protocol} is left out: {error}")
+            missing.add(protocol)
+            continue
         key = key_of(experiment, configuration, seed, data.checksum)
         path = folder() / protocol / f"{_name(experiment).replace(' ', '-')}-{configuration['method']}-{key}.json"
         if any(folder().glob(f"*/*-{key}.json")):
@@ -317,6 +361,12 @@ def make(runs: dict[str, Iterable[tuple[Callable, dict]]], *, say: Callable[[str
 
 def _name(experiment):
     return experiment.__name__.replace("_", " ")
+
+
+def _experiment(name):
+    """The experiment whose records have this name."""
+    name = name.replace(" ", "_")
+    return getattr(sequences, name, None) or getattr(paper_cifar, name)
 
 
 @functools.cache
