@@ -154,8 +154,18 @@ def test_what_has_no_projection_is_refused_by_name():
         OrthogonalWeights(model)
     with pytest.raises(ValueError, match="strength is -1"):
         OrthogonalWeights(network(), -1)
+    with pytest.raises(TypeError, match="inputs is list"):
+        OrthogonalWeights(network()).consolidate([1.0])
     with pytest.raises(ValueError, match="inputs has no example"):
         OrthogonalWeights(network()).consolidate(data(0)[:0])
+
+
+def test_so_many_examples_are_taken_evenly_from_first_to_last():
+    few, whole = OrthogonalWeights(network(), max_examples=3), OrthogonalWeights(network())
+    few.consolidate(data(0, n=5))
+    whole.consolidate(data(0, n=5)[::2])
+    for one, other in zip(few.state_dict().values(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_layer_without_bias_and_one_that_is_frozen():
