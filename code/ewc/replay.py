@@ -70,8 +70,8 @@ class Replay:
             )
         if not targets.is_floating_point():
             targets = targets.long()  # class indices; cross_entropy takes no narrower ones
-        if targets.ndim != 1 + targets.is_floating_point() or (targets < 0).any():
-            found = f"{targets.dtype} of shape {tuple(targets.shape)}, from {targets.min():.3g} on"
+        if targets.ndim != 1 + targets.is_floating_point() or not (targets >= 0).all():
+            found = f"{targets.dtype} of shape {tuple(targets.shape)}, from {targets.min().item():.3g} on"
             raise ValueError(f"targets is {found}; it must hold a class index for each example, or a row of probabilities")
         if self.memory and (inputs.shape[1:], targets.shape[1:]) != tuple(kept.shape[1:] for kept in self.memory):
             found = f"inputs has shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}"

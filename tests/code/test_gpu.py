@@ -100,7 +100,7 @@ def test_data_are_never_fetched(gpu, tmp_path, monkeypatch):
 
 def test_every_cell_of_every_page_is_found():
     pages = script("pages")
-    texts = {path: path.read_text("utf8") for path in (ROOT / "book").rglob("*.md") if "{code-cell}" in path.read_text("utf8")}
+    texts = {path: path.read_text("utf8") for path in (ROOT / "index.md", *(ROOT / "book").rglob("*.md")) if "{code-cell}" in path.read_text("utf8")}
     assert {f"{path.relative_to(ROOT).with_suffix('')}" for path in texts} == set(pages.pages())
     for path, text in texts.items():
         cells = pages.cells(text)

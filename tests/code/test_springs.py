@@ -7,8 +7,8 @@ import pytest
 import torch
 from by_hand import Function
 from ewc import EWC, L2, Distillation, KroneckerEWC, MemoryAwareSynapses, Replay, SynapticIntelligence
+from ewc.batches import spread
 from ewc.checks import named, unwrapped
-from ewc.springs import spread
 from ewc.steps import Capped, Proximal
 from safetensors.torch import load, save
 from test_penalties import data, move, network, nudge, values
@@ -376,14 +376,14 @@ def test_a_part_that_is_compiled_leaves_no_trace_in_the_names(name):
 
 def test_more_examples_than_single_precision_can_count_are_spread_evenly():
     inputs = torch.zeros(1, 1).expand(2**24 + 4, 1)
-    rows, _ = spread(3, inputs, None)
+    rows, _ = spread(inputs, None, 3)
     assert len(rows) == 3
     EWC(nn.Linear(1, 2), max_examples=2).consolidate(inputs)
 
 
 @pytest.mark.parametrize("count", [9, 100, 60_000])
 def test_so_many_examples_are_spread_from_the_first_to_the_last(count):
-    rows, again = spread(7, torch.arange(count), torch.arange(count))
+    rows, again = spread(torch.arange(count), torch.arange(count), 7)
     assert rows[0] == 0 and rows[-1] == count - 1 and torch.equal(rows, again)
     gaps = rows.diff()
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
@@ -394,9 +394,9 @@ def test_so_many_examples_are_spread_from_the_first_to_the_last(count):
 def test_data_that_are_something_else_are_refused_by_name(name, most):
     guard = GUARDS[name](network())
     guard.max_examples = most
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data(0)))
-    with pytest.raises(TypeError, match="inputs is DataLoader; it must be a tensor"):
-        guard.consolidate(loader)
+    for wrong in (3.0, "a file", [1, 2, 3]):
+        with pytest.raises(TypeError, match=rf"inputs is {type(wrong).__name__}; it must be a tensor"):
+            guard.consolidate(wrong)
     with pytest.raises(TypeError, match="targets is list"):
         guard.consolidate(data(0), [0, 1, 2, 0, 1, 2])
     with pytest.raises(ValueError, match=r"targets has shape \(9,\).*one target for each example"):
