@@ -107,7 +107,7 @@ LOST = """<!DOCTYPE html>
 
 
 def finish(app: Sphinx, problem):
-    if problem or app.builder.format != "html":
+    if problem or app.builder.format != "html" or not descriptions(app):     # all pages are written, or, where nothing changed, none
         return
     out, title, base = Path(app.outdir), app.config.html_title, address(app)
     pages = [page for page in app.config.external_site_map if page in descriptions(app)]
