@@ -6,7 +6,7 @@ label: what else an image resembles, and how sure the network was.
 
     penalty(θ) = λ Σ_tasks mean over the kept examples of ‖z(x, θ) − z*(x)‖²,     z* the logits after the example's task
 
-This file needs torch, and beside it heads.py and checks.py. From the book Weights that Remember.
+This file needs torch, and beside it heads.py, checks.py and evaluating.py. From the book Weights that Remember.
 """
 
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 if __package__:
     from .checks import checked_count, checked_number, checked_state, unwrapped
+    from .evaluating import evaluated
     from .heads import all_outputs, check_classes
 else:  # copied into a folder, without a package
     from checks import checked_count, checked_number, checked_state, unwrapped
+    from evaluating import evaluated
     from heads import all_outputs, check_classes
 
 
@@ -59,14 +61,8 @@ class DarkReplay:
             raise ValueError(f"inputs has {len(inputs)} examples; it must have at least examples = {self.examples}")
         order = torch.randperm(len(inputs), generator=self._generator)
         kept = inputs[order[: self.examples].to(inputs.device)]
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                logits = self._logits(kept)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluated(unwrapped(self.model)), torch.no_grad():
+            logits = self._logits(kept)
         found = (kept, logits)
         if self.memory is not None:
             found = tuple(torch.cat(parts) for parts in zip(self._beside(inputs), found, strict=True))

@@ -16,9 +16,9 @@ from ewc.workshop.sequences import bytes_carried
 
 _LEARNING = (*LEARNING, "together", "workshop.sequences")
 METHODS = {  # and the modules that each runs
-    "dark replay": ("dark_replay", "checks"),
+    "dark replay": ("dark_replay", "checks", "evaluating"),
     "ewc and replay": ("replay", *SPRINGS, *FISHER),
-    "orthogonal": ("projection", "springs", "checks", "evaluating"),
+    "orthogonal": ("projection", "springs", "checks", "batches", "evaluating"),
 }
 OWN = ("method", "strength", "replay_strength")
 
