@@ -188,12 +188,3 @@ def _rounding(tensor):
 
 def _on_cpu(tensor):
     return tensor.device.type == "cpu"
-
-
-def close(first, second, tolerance):
-    """Whether two results are the same but for this share of the largest."""
-    if first.shape != second.shape:
-        return False
-    if not first.numel():
-        return True
-    return bool((first - second).abs().max() <= tolerance * second.abs().max() + torch.finfo(torch.float32).tiny)

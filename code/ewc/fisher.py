@@ -110,6 +110,7 @@ def diagonal_fisher(
 
     Cost: a forward pass and, for ``"exact"``, a backward pass a class less one, without its weight products; a place each.
     A model whose layers do not give its examples' gradients is read in a slower way, as exact, with a warning that says why (readings.py).
+    One that decides by its numbers what to do, so that torch cannot vectorise it, is asked for each example alone as well.
 
     Raises:
         ValueError: an argument is not what it may be, the model returns probabilities, is sharded (DTensor) or mixes the examples of a

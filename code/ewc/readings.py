@@ -49,7 +49,7 @@ def readings(model: Asked, names, data: Batches, ways=None):
             batch = some(inputs, places)
             logits, calls = forward(model, layers, batch)
             if not known:
-                check_apart(model, batch, logits, calls, generator)
+                check_apart(model, batch, logits, calls)
             own = None if targets is None else targets[places]
             data.seen(len(logits))
             if not logits.requires_grad:

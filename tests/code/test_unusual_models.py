@@ -872,6 +872,31 @@ def test_one_of_many_whose_sum_decides_is_seen_where_torch_can_vectorise():
         diagonal_fisher(network, inputs)
 
 
+def test_one_of_many_whose_sum_decides_is_seen_where_torch_cannot_vectorise():
+    """The halves decide as the batch does, and all examples alone but this one."""
+    network, inputs = Function(MIXED["the batch decides by which layer"], a=nn.Linear(3, 2), b=nn.Linear(3, 2)), torch.ones(500, 3)
+    inputs += 0.1 * torch.randn(500, 3)
+    inputs[[60, 61]] = -2
+    for function in (diagonal_fisher, kronecker_fisher):
+        with pytest.raises(ValueError, match="mixes the examples"):
+            function(network, inputs)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+def test_outputs_that_cancel_to_nearly_nothing_are_off_by_rounding_and_not_mixed(kind):
+    """Of many outputs around 0 one is nearer to it than the rounding of its terms."""
+
+    def signs(m, x):
+        return m.b((m.a(x) * Sign.apply(m.a.bias)).tanh())
+
+    network = Function(signs, a=nn.Linear(20, 30), b=nn.Linear(30, 1)).to(kind)
+    inputs = torch.randn(40, 20, dtype=kind)
+    for place in range(40):
+        with torch.no_grad():
+            network.b.bias -= network(inputs)[place]
+        diagonal_fisher(network, inputs, likelihood="gaussian")
+
+
 def test_a_model_that_writes_into_its_inputs_is_vectorised_all_the_same():
     network, inputs = MODELS["inputs_written_over_by_the_model"]()
     with warnings.catch_warnings():
