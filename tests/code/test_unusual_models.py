@@ -897,6 +897,27 @@ def test_outputs_that_cancel_to_nearly_nothing_are_off_by_rounding_and_not_mixed
         diagonal_fisher(network, inputs, likelihood="gaussian")
 
 
+def clipped(m, x, by):
+    z = m.a(x).tanh()
+    if z.requires_grad:
+        z.register_hook(by)
+    return m.b(z)
+
+
+@pytest.mark.parametrize("function", [diagonal_fisher, full_fisher, kronecker_fisher, output_sensitivity])
+def test_gradients_that_are_clipped_on_their_way_are_refused_and_multiples_are_not(function):
+    """A weighted score has another gradient then than its weight times the gradient of the score."""
+    network, inputs = Function(lambda m, x: clipped(m, x, m.by), a=nn.Linear(3, 4), b=nn.Linear(4, 2)), normal()
+    for by in (lambda gradient: gradient.clamp(-0.05, 0.05), torch.sign, lambda gradient: gradient / gradient.norm()):
+        network.by = by
+        for batch_size in (None, 2, 1) if function is not kronecker_fisher else (None,):
+            with pytest.raises(ValueError, match="by more than a factor"):
+                function(network, inputs, batch_size=batch_size)
+    network.by = lambda gradient: 3 * gradient
+    if function is diagonal_fisher:
+        hold_to_the_loop(network, inputs)
+
+
 def test_a_model_that_writes_into_its_inputs_is_vectorised_all_the_same():
     network, inputs = MODELS["inputs_written_over_by_the_model"]()
     with warnings.catch_warnings():
