@@ -918,6 +918,13 @@ def test_gradients_that_are_clipped_on_their_way_are_refused_and_multiples_are_n
         hold_to_the_loop(network, inputs)
 
 
+def test_a_gradient_that_overflows_is_not_taken_for_one_that_is_clipped():
+    network = Function(lambda m, x: m.b((m.a(x) * Sign.apply(m.a.bias)).abs().sqrt()), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    nn.init.zeros_(network.a.weight), nn.init.zeros_(network.a.bias)
+    with pytest.raises(ValueError, match="is not finite"):  # the slope of a root at 0
+        diagonal_fisher(network, normal())
+
+
 def test_a_model_that_writes_into_its_inputs_is_vectorised_all_the_same():
     network, inputs = MODELS["inputs_written_over_by_the_model"]()
     with warnings.catch_warnings():
