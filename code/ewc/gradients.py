@@ -2,16 +2,25 @@
 """The gradient of every single example of a batch, by the parameters of a layer, from one backward pass of all.
 
 A linear layer y = Wa + b has the gradient δaᵀ for one example, with a its input and δ the gradient by its output, so the
-squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²). Where a weight is used many times for one example, the layer's own
-backward pass, vectorised over the examples, forms each example's gradient.
+squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²). Where a weight is used at many places r of one example, its gradient
+is Σ_r δ_r a_rᵀ, one small matrix product an example; a convolution's a_r is the patch under the window at r (places.py). For
+all other layers their own backward pass, vectorised over the examples, forms each example's gradient.
 
-Part of fisher.py, which says more. This file needs torch and nothing else. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py, calls.py, places.py and batches.py. From
+the book Weights that Remember.
 """
 
 import warnings
 
 import torch
 from torch.func import functional_call, vjp, vmap
+
+if __package__:
+    from .batches import alone, axes, changed, some
+    from .places import gradients_of, has_uses
+else:  # copied into a folder, without a package
+    from batches import alone, axes, changed, some
+    from places import gradients_of, has_uses
 
 # Gradients of single examples are formed this many numbers at a time: 64 MiB in float32.
 NUMBERS_AT_ONCE = 2**24
@@ -33,24 +42,37 @@ def squared(values, rooms):
     return torch.mul(values, values, out=rooms[kind])
 
 
-def vectorised(calls, deltas, names):
+def vectorised(calls, several, names):
     """Yield, for a few examples at a time, each parameter's gradient example by example (n, *shape), by name.
 
     Every use of a parameter adds to its gradient before anything is squared.
+
+    several: the gradients by the outputs of these calls, of one score of the logits or of several: a list of lists. What is
+    yielded has a row for each example and score.
     """
     used = {parameter for call in calls for parameter in call.module.parameters() if parameter in names}
-    step = max(1, NUMBERS_AT_ONCE // max(1, sum(parameter.numel() for parameter in used)))
-    for start in range(0, len(deltas[0]), step):
+    numbers = max(1, sum(parameter.numel() for parameter in used))
+    together = all(has_uses(call.module) for call in calls)
+    at_once = min(len(several), max(1, NUMBERS_AT_ONCE // numbers)) if together else 1
+    step = max(1, NUMBERS_AT_ONCE // (at_once * numbers))
+    for start in range(0, len(several[0][0]), step):
         chunk = slice(start, start + step)
-        gradients = {}
-        for call, delta in zip(calls, deltas, strict=True):
-            for parameter, gradient in _backward_through(call.module, call.input[chunk].detach(), delta[chunk]).items():
-                gradients[names[parameter]] = gradients.get(names[parameter], 0) + gradient
-        yield gradients
+        for first in range(0, len(several), at_once):
+            gradients = {}
+            for place, call in enumerate(calls):
+                deltas = [deltas[place][chunk] for deltas in several[first : first + at_once]]
+                inputs = changed(some(call.input, chunk), lambda each: each.detach())
+                own = gradients_of if has_uses(call.module) else _backward_through
+                for parameter, gradient in own(call.module, inputs, deltas).items():
+                    if parameter in names:
+                        name = names[parameter]
+                        gradients[name] = gradients[name] + gradient if name in gradients else gradient
+            yield gradients
 
 
 def _backward_through(module, inputs, deltas):
     """Each example's gradient of ⟨δ, module(a)⟩ by the module's parameters: its backward pass, vectorised over examples."""
+    (deltas,) = deltas
     # Every place that holds a parameter, each module once: a weight that two modules share has two names and one value.
     places = {
         f"{path}.{name}" if path else name: parameter
@@ -59,11 +81,13 @@ def _backward_through(module, inputs, deltas):
         if parameter.requires_grad
     }
 
+    where = axes(inputs)
+
     def output(values, example):
         return functional_call(
             module,
             {place: values[parameter] for place, parameter in places.items()},
-            (example[None].clone(),),  # a module may write into what it is given
+            (alone(example, where),),
             tie_weights=False,
         )
 
@@ -73,7 +97,7 @@ def _backward_through(module, inputs, deltas):
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
-        return vmap(gradient_of_one)(inputs, deltas)
+        return vmap(gradient_of_one, in_dims=(where, 0))(inputs, deltas)
 
 
 def plain_gradient(logits, parameters, score):

@@ -1,7 +1,8 @@
 # Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Whether a model gives an example the same output alone and beside others: one that does not has no gradients of single examples.
 
-Part of fisher.py, which says more. This file needs torch, calls.py and evaluating.py. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py, calls.py, batches.py and evaluating.py.
+From the book Weights that Remember.
 """
 
 from types import BuiltinFunctionType
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 
 if __package__:
+    from .batches import copy, one_that_differs, said, size, some
     from .calls import forward, of_torch
     from .evaluating import close, rounding
 else:  # copied into a folder, without a package
+    from batches import copy, one_that_differs, said, size, some
     from calls import forward, of_torch
     from evaluating import close, rounding
 
@@ -33,19 +36,19 @@ def check_examples(model, inputs):
     """The first example alone and beside one that differs from it: a model that can be looked at gives it one output."""
     try:
         # Beside the first example one that differs from it, or else its mean with its neighbour is itself.
-        other = int((inputs[:128] != inputs[0]).reshape(min(len(inputs), 128), -1).any(1).int().argmax())
-        forward(model, [], inputs[:1])
-        pair, _ = forward(model, [], inputs[[0, other]])
-        apart(model, inputs[[0, other]], pair, slice(0, 1), tolerance_of(model, pair))
+        both = some(inputs, [0, one_that_differs(some(inputs, slice(0, 128)))])
+        forward(model, [], some(inputs, slice(0, 1)))
+        pair, _ = forward(model, [], both)
+        apart(model, both, pair, slice(0, 1), tolerance_of(model, pair))
     except ValueError as error:
         if "more than 1 value per channel" in str(error):  # a BatchNorm that takes its statistics from the batch
             raise ValueError(
                 f"model cannot take one example alone: it mixes the examples of a batch ({error})"
             ) from error
         raise
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, TypeError) as error:
         raise ValueError(
-            f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} do not fit the model: {error}"
+            f"inputs of {said(inputs)} do not fit the model: {error}"
         ) from error
 
 
@@ -54,7 +57,7 @@ def check_apart(model, inputs, logits, calls, generator):
 
     A model may mix the examples of few places, or of many at once. One alone does not show that; of up to four all are tried.
     """
-    tolerance, count = tolerance_of(model, logits, calls), len(inputs)
+    tolerance, count = tolerance_of(model, logits, calls), size(inputs)
     some = [*torch.randperm(count - 1, generator=generator)[:3].tolist(), count - 1]
     halves = [slice(0, None, 2), slice(1, None, 2)] if count > len(some) else []
     for places in [*halves, *(slice(place, place + 1) for place in some)]:
@@ -63,9 +66,9 @@ def check_apart(model, inputs, logits, calls, generator):
 
 def apart(model, inputs, logits, places, tolerance):
     """The logits of some examples without the others; an error where they are others than in their batch."""
-    found = model(inputs[places].clone())
+    found = model(copy(some(inputs, places)))
     if not _alike(found, logits[places], tolerance):
-        if not _alike(model(inputs.clone()), logits, tolerance):
+        if not _alike(model(copy(inputs)), logits, tolerance):
             raise ValueError(
                 "model is random in eval mode: it gives the same examples another output each time (a functional.dropout "
                 "without training=self.training?)"
