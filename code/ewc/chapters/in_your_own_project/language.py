@@ -20,7 +20,7 @@ from torch import Tensor, nn
 PACKAGES = ("numpy", "sklearn")  # whose authors write whole sentences, and many
 DISTRIBUTIONS = ("numpy", "scikit-learn")
 ALPHABET = "\n" + "".join(sorted(set(string.printable) - set(string.whitespace) | {" "}))
-_LETTERS = 1_500_000  # of a text at most: more than a lesson here reads
+_LETTERS = 900_000  # of a text at most: reading them takes seconds, and no lesson on a CPU comes to the end
 
 
 def versions() -> str:
@@ -40,18 +40,31 @@ def english() -> Tensor:
 @functools.cache
 def python() -> Tensor:
     """The modules of the standard library, without comments and docstrings, as places in `ALPHABET`: (letters,), int64."""
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    return encoded("\n".join(code for code in map(_bare, files) if code.isascii()))
+    found, letters = [], 0
+    for code in map(_bare, sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))):
+        if code.isascii():
+            found.append(code)
+            letters += len(code)
+        if letters > _LETTERS:
+            break
+    return encoded("\n".join(found))
 
 
 def _prose(source):
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
-                text = " ".join(paragraph.split())
-                words = sum(letter.isalpha() or letter in " ,." for letter in text)
-                if len(text) > 100 and words > 0.95 * len(text) and text.isascii():
-                    yield text
+    for node in _documented(ast.parse(source)):
+        for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
+            text = " ".join(paragraph.split())
+            words = sum(letter.isalpha() or letter in " ,." for letter in text)
+            if len(text) > 100 and words > 0.95 * len(text) and text.isascii():
+                yield text
+
+
+def _documented(node):
+    """A module, and the classes and functions in it, which may have docstrings. What stands under an `if` is left out: looking there costs more."""
+    yield node
+    for inside in node.body:
+        if isinstance(inside, ast.ClassDef | ast.FunctionDef):
+            yield from _documented(inside)
 
 
 def _bare(file):
@@ -96,31 +109,35 @@ class Writer(nn.Module):
     def __init__(self, *, width: int = 96, heads: int = 4, blocks: int = 2, length: int = 64):
         super().__init__()
         self.letters = nn.Embedding(len(ALPHABET), width)
-        nn.init.normal_(self.letters.weight, std=0.02)  # as large as logits of an untrained last layer should be
-        self.places = nn.Parameter(torch.zeros(length, width))
-        self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(blocks)))
-        self.norm = nn.LayerNorm(width)
+        nn.init.normal_(self.letters.weight, std=0.1)  # small: an untrained last layer should say next to nothing
+        self.blocks = nn.Sequential(*(_Block(width, heads, length) for _ in range(blocks)))
+        self.norm, self.next = nn.LayerNorm(width), nn.Linear(width, len(ALPHABET), bias=False)
+        self.next.weight = self.letters.weight
 
     def forward(self, inputs: Tensor) -> Tensor:
-        passed = self.blocks(self.letters(inputs) + self.places[: inputs.shape[1]])
-        return self.norm(passed) @ self.letters.weight.T
+        return self.next(self.norm(self.blocks(self.letters(inputs))))
 
 
 class _Block(nn.Module):
-    """Each place looks at those before it, then thinks by itself; both are added to what it was."""
+    """Each place looks at those before it, then thinks by itself; both are added to what it was.
 
-    def __init__(self, width, heads):
+    A head sees what is far away less, by a slope of its own (Press et al. 2022). So places need no table, and the nearest letters
+    count from the first step on, which a lesson of minutes needs.
+    """
+
+    def __init__(self, width, heads, length):
         super().__init__()
         self.heads = heads
+        back = torch.arange(length)[:, None] - torch.arange(length)
+        slopes = 2.0 ** (1 - 2 * torch.arange(heads))
+        self.register_buffer("far", (-slopes[:, None, None] * back).masked_fill(back < 0, float("-inf")), persistent=False)
         self.norm_looking, self.norm_thinking = nn.LayerNorm(width), nn.LayerNorm(width)
         self.asked, self.looked = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.thinking = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x):
         query, key, value = self.asked(self.norm_looking(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = query @ key.mT / query.shape[-1] ** 0.5
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-        seen = scores.masked_fill(later, float("-inf")).softmax(-1) @ value
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.far[:, : x.shape[1], : x.shape[1]])
         x = x + self.looked(seen.transpose(1, 2).flatten(2))
         return x + self.thinking(self.norm_thinking(x))
 
