@@ -57,7 +57,7 @@ TINY = {
     ],
     "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
     "last_lesson": [
-        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
+        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,), "tuning": masked}
         for method, masked in (("plain", True), ("ewc", False))
     ],
     "class_means": [
