@@ -10,7 +10,7 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".without_images"))]
+HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".two_lessons", ".without_images"))]
 
 # Each experiment in a form that takes a moment, in each of its variants.
 TINY = {
@@ -41,6 +41,9 @@ TINY = {
     ],
     "permutations": [
         {"strength": 1.0, "way": way, "count": 2, "steps": 3, "hidden": (4,)} for way in ("explicit", "proximal", "joint")
+    ],
+    "two_lessons": [
+        {"method": method, "strength": 1.0, "tuning": tuning, "steps": 3, "hidden": (4,)} for method, tuning in (("ewc", False), ("l2", True))
     ],
     "importances": [{"steps": 3, "hidden": (4,)}],
     "costs": [
