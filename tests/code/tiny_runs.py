@@ -10,7 +10,8 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".two_lessons", ".without_images"))]
+ENDINGS = ("workshop.sequences", "workshop.paper_cifar", ".experiments", ".two_lessons", ".without_images")
+HOLDERS = [name for name in MODULES if name.endswith(ENDINGS)]
 
 # Each experiment in a form that takes a moment, in each of its variants.
 TINY = {
@@ -18,6 +19,10 @@ TINY = {
     "two_tasks": [
         {"method": method, "strength": strength, "steps": 3, "hidden": (4,)}
         for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0))
+    ],
+    "first_steps": [
+        {"method": method, "strength": strength, "proximal": proximal, "memory": 5, "steps": 3, "hidden": (4,)}
+        for method, strength, proximal in (("plain", None, False), ("ewc", 1.0, False), ("ewc", 1.0, True), ("replay", 1.0, False))
     ],
     "second_lessons": [{"ways": (("slower", 0.1), ("freeze", 1), ("replay", 5)), "steps": 3, "hidden": (4,)}],
     "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
@@ -66,6 +71,10 @@ TINY = {
     "class_means": [
         {"features": features, "strength": 1.0, "hidden": (4,), "steps": 3, "batch_size": 8, "fisher_examples": 20}
         for features in ("pixels", "drawn", "first lesson", "elastic")
+    ],
+    "photographs": [
+        {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 2, "groups": 2, "width": 1, "steps": 2, "batch_size": 8}
+        for method, labels in (("plain", "exact"), ("joint", "exact"), ("ewc", "sampled"), ("ewc", "batched"))
     ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
 }

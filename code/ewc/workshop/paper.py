@@ -22,7 +22,7 @@ import torch
 
 from ewc.datasets import mnist
 from ewc.training import device
-from ewc.workshop import page, sequences
+from ewc.workshop import page, paper_cifar, sequences
 from ewc.workshop.records import Record
 from ewc.workshop.tuning import best
 
@@ -157,6 +157,7 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
         "ritter-fifty": _ritter_fifty(),
         "van-de-ven-2019-split": _split_printed(),
         "van-de-ven-2019-permuted": _permuted_printed(),
+        "van-de-ven-fisher": _van_de_ven_fisher(),
     }
 
 
@@ -202,6 +203,11 @@ def _split_printed():
         seen = {"seen": True} if scenario == "class" else {}
         for own, strengths in methods:
             yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": scenario, **seen, **own}, strengths)
+
+
+def _van_de_ven_fisher():
+    for run, strengths in paper_cifar.runs():
+        yield from _tuned(paper_cifar.photographs, run, strengths)
 
 
 def _tuned(experiment, run, strengths, seeds=SEEDS):
@@ -252,7 +258,7 @@ def records(experiment: Callable | None = None, *, protocol: Callable[[str], boo
         known[kept["key"]] = path
         if (experiment is not None and kept["name"] != _name(experiment)) or not protocol(path.parent.name):
             continue
-        values = {**_defaults(getattr(sequences, kept["name"].replace(" ", "_"))), **kept["configuration"], "seed": kept["seed"]}
+        values = {**_defaults(_experiment(kept["name"])), **kept["configuration"], "seed": kept["seed"]}
         if all(values.get(name) == value for name, value in wanted.items()):
             found.append(Record(**kept, tensors={}))
     found.sort(key=lambda record: record.seed)
@@ -305,10 +311,21 @@ def key_of(experiment: Callable, configuration: dict, seed: int, checksum: str) 
 
 
 def make(runs: dict[str, Iterable[tuple[Callable, dict]]], *, say: Callable[[str], None] = print) -> None:
-    """Train the runs that have no record yet, by protocol, and write theirs, each whole or not at all."""
-    data = mnist()
+    """Train the runs that have no record yet, by protocol, and write theirs, each whole or not at all.
+
+    A protocol whose data are not to be had is left out, and said to be.
+    """
+    missing = set()
     for protocol, experiment, run in ((name, *each) for name, those in runs.items() for each in those):
+        if protocol in missing:
+            continue
         configuration, seed = complete(experiment, run)
+        try:
+            data = experiment.data(configuration) if hasattr(experiment, "data") else mnist()
+        except FileNotFoundError as error:
+            say(f"{protocol} is left out: {error}")
+            missing.add(protocol)
+            continue
         key = key_of(experiment, configuration, seed, data.checksum)
         path = folder() / protocol / f"{_name(experiment).replace(' ', '-')}-{configuration['method']}-{key}.json"
         if any(folder().glob(f"*/*-{key}.json")):
@@ -345,6 +362,12 @@ def make(runs: dict[str, Iterable[tuple[Callable, dict]]], *, say: Callable[[str
 
 def _name(experiment):
     return experiment.__name__.replace("_", " ")
+
+
+def _experiment(name):
+    """The experiment whose records have this name."""
+    name = name.replace(" ", "_")
+    return getattr(sequences, name, None) or getattr(paper_cifar, name)
 
 
 @functools.cache

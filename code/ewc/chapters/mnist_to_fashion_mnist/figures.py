@@ -2,7 +2,23 @@
 
 from itertools import pairwise
 
-from ewc.workshop.drawing import BLUE, GREEN, INK, ORANGE, Picture, draw, ink, looks_of, mean_and_range, steps_axis
+import torch
+from ewc.workshop.drawing import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    Picture,
+    apart,
+    draw,
+    ink,
+    label,
+    looks_of,
+    mean_and_range,
+    percent,
+    steps_axis,
+)
 from torch import Tensor
 
 
@@ -36,6 +52,28 @@ def kept(plain, ewc, tasks) -> Picture:
         of_task(0),
         of_task(1),
     )
+
+
+def gap(runs: dict, tasks) -> Picture:
+    """The accuracy on the first task after each of the first steps of the second, mean and range over seeds, for up to four ways to learn."""
+    curves = {name: torch.tensor([run.result["first"] for run in own]) for name, own in runs.items()}
+    steps = next(iter(runs.values()))[0].result["steps"]
+
+    def panel(axes):
+        ends = apart([float(values.mean(0)[-1]) for values in curves.values()], 0.055)
+        for (name, values), colour, end in zip(curves.items(), (ORANGE, BLUE, PURPLE, GREEN), ends, strict=False):
+            mean_and_range(axes, steps, values, colour)
+            label(axes, name, (steps[-1], end), (4, 0), colour)
+        axes.set_xlim(0, steps[-1])
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(f"steps of learning {tasks[1].name}")
+        axes.set_title(f"{tasks[0].name}, read correctly")
+        percent(axes)
+
+    told = "; ".join(
+        f"{name} from {values[:, 0].mean():.0%} to {values.mean(0).min():.0%} and then {values[:, -1].mean():.0%}" for name, values in curves.items()
+    )
+    return draw(f"Accuracy on {tasks[0].name} after each of the first {steps[-1]} steps of learning {tasks[1].name}, mean of {len(runs['EWC'])} seeds: {told}.", panel)
 
 
 def paths(plane: dict, tasks) -> Picture:
