@@ -6,8 +6,8 @@ squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²). Wher
 is Σ_r δ_r a_rᵀ, one small matrix product an example; a convolution's a_r is the patch under the window at r (places.py). For
 all other layers their own backward pass, vectorised over the examples, forms each example's gradient.
 
-Part of fisher.py, which says more. This file needs torch, and beside it checks.py, calls.py, places.py and batches.py. From
-the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py, calls.py, places.py, batches.py and
+evaluating.py. From the book Weights that Remember.
 """
 
 import warnings
@@ -17,9 +17,11 @@ from torch.func import functional_call, vjp, vmap
 
 if __package__:
     from .batches import alone, axes, changed, some
+    from .evaluating import keeping_nothing
     from .places import gradients_of, has_uses
 else:  # copied into a folder, without a package
     from batches import alone, axes, changed, some
+    from evaluating import keeping_nothing
     from places import gradients_of, has_uses
 
 # Gradients of single examples are formed this many numbers at a time: 64 MiB in float32.
@@ -103,7 +105,7 @@ def _backward_through(module, inputs, deltas):
         return backward(delta[None])[0]
 
     for delta in deltas:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), keeping_nothing(module):
             warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
             found = vmap(gradient_of_one, in_dims=(where, 0))(inputs, delta)
         yield found

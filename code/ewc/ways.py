@@ -71,7 +71,9 @@ class FromLayers:
         try:
             with full_precision():
                 self._check_rows(generator)
-        except RuntimeError as error:  # of autograd's: checkpoints that are not to be asked for single gradients, for one
+        except Unreadable:
+            raise
+        except Exception as error:  # autograd's, of checkpoints for one; or a layer's own, which wants what its model gave it
             raise Unreadable(_said(error)) from error
 
     def _check_rows(self, generator):
