@@ -71,7 +71,7 @@ class MemoryAwareSynapses:
         """
         look = Look(self.model, inputs, targets, most=self.max_examples, **self._looking)
         springs.check_moved(self.model, self._terms)
-        importance = _sensitivity_of(look)
+        importance = sensitivity_of(look)
         anchor = springs.weights(self.model)
         for held, old in self._terms:
             importance = old | {name: value + old.get(name, 0) for name, value in importance.items()}
@@ -124,10 +124,11 @@ def output_sensitivity(
     Raises:
         ValueError, TypeError: as `fisher.diagonal_fisher`.
     """
-    return _sensitivity_of(Look(model, inputs, batch_size=batch_size, forward=forward, progress=progress))
+    return sensitivity_of(Look(model, inputs, batch_size=batch_size, forward=forward, progress=progress))
 
 
-def _sensitivity_of(look):
+def sensitivity_of(look):
+    """`output_sensitivity` of what is looked at."""
     with look.begun_unlabelled():
         names = look.names
         total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}

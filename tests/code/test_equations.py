@@ -29,12 +29,13 @@ from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_
 from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
 from ewc.distillation import Distillation
 from ewc.factors import Blocks
+from ewc.fisher import diagonal_of, kronecker_of
 from ewc.gradients import add_linear
 from ewc.importance import SynapticIntelligence, _Walk
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.noise import cost_of_a_shift, curvature_along
 from ewc.scores import weighted_scores
-from ewc.sensitivity import MemoryAwareSynapses, output_sensitivity
+from ewc.sensitivity import MemoryAwareSynapses, output_sensitivity, sensitivity_of
 from ewc.springs import _Quadratic, add_gradient, largest_curvature, parabola
 from ewc.steps import capped, proximal_step
 from ewc.training import warn_of_divergence
@@ -326,7 +327,7 @@ def test_eq_output_score(equation):
     same(columns.T @ columns, sum(p[y] * torch.outer(score, score) for y, score in enumerate(wanted)))
 
 
-@bound("eq-fisher-diagonal", diagonal_fisher)
+@bound("eq-fisher-diagonal", diagonal_of)
 def test_eq_fisher_diagonal(equation):
     network, inputs, labels = small_network()
     names = with_network(network, inputs, labels)
@@ -424,7 +425,7 @@ def layer_samples(network, inputs):
     return samples
 
 
-@bound("eq-kronecker", kronecker_fisher)
+@bound("eq-kronecker", kronecker_of)
 def test_eq_kronecker(equation):
     network, inputs, _ = small_network()
     b, a, places = kronecker_fisher(network, inputs, batch_size=4)["hidden1"]
@@ -714,7 +715,7 @@ def test_eq_si(equation):
         before = found
 
 
-@bound("eq-mas-layer", output_sensitivity)
+@bound("eq-mas-layer", sensitivity_of)
 def test_eq_mas_layer(equation):
     network, inputs, _ = small_network()
     reached = network.hidden1(inputs)
