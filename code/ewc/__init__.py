@@ -2,8 +2,9 @@
 """Elastic weight consolidation, from Bayes' rule to running code: the module behind the book Weights that Remember.
 
 What is taken away lies here, on the shelf: `fisher`, `penalties`, `importance`, `sensitivity`, `kronecker`, `laplace`, `steps`,
-`noise`, `distillation`, `replay`, `metrics`, `review`, and what these are made of, `scores`, `evaluating`, `calls`,
-`gradients`, `mixing`, `readings`, `factors`, `springs`, `checks`, `heads`.
+`noise`, `distillation`, `replay`, `metrics`, `review`, and what these are made of, `likelihoods`, `labels`, `scores`, `batches`,
+`looking`, `evaluating`, `calls`, `places`, `gradients`, `mixing`, `ways`, `readings`, `processes`, `factors`, `springs`, `checks`,
+`heads`.
 On it stands learning: `tasks`, `datasets`, `models`, `passes`, `training`, `together`. The floors above make the book: `workshop` what
 every page needs, `chapters` the experiments, figures and small worlds of each page.
 """

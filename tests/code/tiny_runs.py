@@ -10,7 +10,7 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".without_images"))]
+HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".two_lessons", ".without_images"))]
 
 # Each experiment in a form that takes a moment, in each of its variants.
 TINY = {
@@ -42,6 +42,9 @@ TINY = {
     "permutations": [
         {"strength": 1.0, "way": way, "count": 2, "steps": 3, "hidden": (4,)} for way in ("explicit", "proximal", "joint")
     ],
+    "two_lessons": [
+        {"method": method, "strength": 1.0, "tuning": tuning, "steps": 3, "hidden": (4,)} for method, tuning in (("ewc", False), ("l2", True))
+    ],
     "importances": [{"steps": 3, "hidden": (4,)}],
     "costs": [
         {
@@ -57,7 +60,7 @@ TINY = {
     ],
     "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
     "last_lesson": [
-        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
+        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,), "tuning": masked}
         for method, masked in (("plain", True), ("ewc", False))
     ],
     "class_means": [

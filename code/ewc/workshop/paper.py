@@ -44,8 +44,7 @@ PERMUTED = {
 }
 # The same network and number of steps, with a descent of our choice; and that with one thing left out.
 OURS = {**PERMUTED, "optimizer": "sgd", "learning_rate": 0.05, "schedule": "linear", "carried": False}
-# Each with the default of the authors' later code, which has the exact Fisher, as here: λ = 100, and for SI c = 10, half of λ. The
-# published numbers are older: the most probable label, λ = 500, online 1,000 with γ = 0.9, c = 5 (branch preprints, param_values.py).
+# Each with the default of the authors' code since 2022, which has the exact Fisher, as here: λ = 100, and for SI c = 10, half of λ.
 PERMUTED_METHODS = (
     ({"method": "ewc"}, (100.0,)),
     ({"method": "ewc", "anchors": "separate"}, (100.0,)),
@@ -75,6 +74,30 @@ SPLIT_METHODS = {
     "domain": {"ewc": (1e6, 1e8), "l2": (0.1, 0.3, 1.0, 3.0), "si": (1e4, 1e5), "replay": (1.0,), "joint": ()},
     "class": {"ewc": (1e4, 1e6), "l2": (0.1, 1.0), "si": (1e3, 1e4), "replay": (1.0,), "joint": ()},
 }
+
+# The same two protocols with the settings of the code that made the print, the branch preprints of GMvandeVen/continual-learning at
+# a02db26 (param_values.py, continual_learner.py): the Fisher of the most probable label; EWC keeps a set of springs for each task,
+# online EWC one set that fades by γ, with a second γ before the penalty, so that its λ is here λγ; for SI λ = 2c. In scenario
+# "class" a lesson's softmax is over the classes seen so far. These strengths are set and not searched for.
+ARGMAX = {"method": "ewc", "labels": "argmax"}
+
+
+def printed(ewc: float, online: float, gamma: float, c: float) -> tuple[tuple[dict, tuple[float, ...]], ...]:
+    """The methods of 2019 with their λ, online λ, γ and c, in the terms of this book: pairs of a configuration and a strength."""
+    return (
+        ({**ARGMAX, "anchors": "separate"}, (ewc,)),
+        ({**ARGMAX, "decay": gamma}, (online * gamma,)),
+        ({"method": "si"}, (2 * c,)),
+    )
+
+
+PERMUTED_PRINTED = printed(ewc=500.0, online=1000.0, gamma=0.9, c=5.0)
+SPLIT_PRINTED = {
+    "task": printed(ewc=1e7, online=1e8, gamma=0.8, c=50.0),
+    "domain": printed(ewc=1e6, online=1e8, gamma=0.7, c=500.0),
+    "class": printed(ewc=1e8, online=1e9, gamma=0.8, c=0.5),
+}
+SET = ("van-de-ven-2019-permuted", "van-de-ven-2019-split")  # the protocols whose strengths are set
 
 # Hsu et al. (2018): the same network, four passes over the images of a pair. Their images have a border, and their pixels are
 # normalized. That makes no other functions possible, but L2, which holds every weight alike, holds fewer of them.
@@ -132,6 +155,8 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
         "van-de-ven-split": _van_de_ven_split(),
         "hsu-split": _hsu_split(),
         "ritter-fifty": _ritter_fifty(),
+        "van-de-ven-2019-split": _split_printed(),
+        "van-de-ven-2019-permuted": _permuted_printed(),
     }
 
 
@@ -167,6 +192,18 @@ def _ritter_fifty():
             yield from _tuned(sequences.permuted_tasks, {**FIFTY, "hidden": hidden, **own}, strengths, seeds=(0,))
 
 
+def _permuted_printed():
+    for own, strengths in PERMUTED_PRINTED:
+        yield from _tuned(sequences.permuted_tasks, {**PERMUTED, **own}, strengths)
+
+
+def _split_printed():
+    for scenario, methods in SPLIT_PRINTED.items():
+        seen = {"seen": True} if scenario == "class" else {}
+        for own, strengths in methods:
+            yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": scenario, **seen, **own}, strengths)
+
+
 def _tuned(experiment, run, strengths, seeds=SEEDS):
     """First the runs on held-out images, with each of the strengths; then one for each seed, with the best of them."""
     for strength in strengths if len(strengths) > 1 else ():
@@ -198,8 +235,11 @@ def folder() -> Path:
     return book if book.is_dir() else package / "records"
 
 
-def records(experiment: Callable | None = None, **conditions) -> list[Record]:
+def records(experiment: Callable | None = None, *, protocol: Callable[[str], bool] = lambda name: True, **conditions) -> list[Record]:
     """The records in the repository of this experiment whose seed and configuration have these values, by seed.
+
+    Args:
+        protocol: whether the records of the protocol of this name count; those of all do unless given.
 
     Raises:
         ValueError: a file is damaged, stands under another name than its key, or is there twice.
@@ -210,7 +250,7 @@ def records(experiment: Callable | None = None, **conditions) -> list[Record]:
         if kept["key"] in known:
             raise ValueError(f"{known[kept['key']]} and {path} hold the same run; it would count twice: delete one of them")
         known[kept["key"]] = path
-        if experiment is not None and kept["name"] != _name(experiment):
+        if (experiment is not None and kept["name"] != _name(experiment)) or not protocol(path.parent.name):
             continue
         values = {**_defaults(getattr(sequences, kept["name"].replace(" ", "_"))), **kept["configuration"], "seed": kept["seed"]}
         if all(values.get(name) == value for name, value in wanted.items()):
@@ -236,9 +276,12 @@ def _read(path, changed):
 
 
 def finals(experiment: Callable, **run) -> list[Record]:
-    """The records of this run on the test images, by seed; with any strength, where it names none."""
+    """The records of this run on the test images, by seed; with the strength that was searched for, where it names none."""
     wanted, _ = complete(experiment, run)
-    return records(experiment, **{name: value for name, value in wanted.items() if name in run or name != "strength"})
+    if "strength" in run:
+        return records(experiment, **wanted)
+    del wanted["strength"]
+    return records(experiment, protocol=lambda name: name not in SET, **wanted)
 
 
 def complete(experiment: Callable, run: dict) -> tuple[dict, int]:

@@ -92,33 +92,32 @@ def grid(centre: float, count: int = VALUES) -> tuple[float, ...]:
     return _between(centre, -(count // 2), count // 2)
 
 
-def tuned(
+def searched(
     experiment: Callable,
     rivals: dict[str, tuple[dict, float | None]],
     *,
     values: int = VALUES,
     widenings: int = WIDENINGS,
     search_seeds: Sequence[int] = (0,),
-    seeds: Sequence[int] = SEEDS,
     **shared,
 ) -> dict[str, Tuned]:
-    """Search for every rival's strength on held-out images, then run each with its best on the test images.
+    """Search for every rival's strength on held-out images, each with the same budget to begin with; nothing meets a test image.
 
-    All runs of a round of the search train side by side where the experiment can do that, and so do those that follow.
+    All runs of a round of the search train side by side where the experiment can do that.
 
     Args:
         experiment: as for `records.run_together`; it takes `strength` and `tuning`.
         rivals: by name, the configuration of a method and the centre of its `grid`; None for one without a strength.
         values: how many strengths each rival may try to begin with.
         widenings: how often the grid of a rival is continued by a decade where its best lies at an edge.
-        search_seeds, seeds: of the runs in the search, and of those on the test images.
+        search_seeds: of the runs in the search.
         shared: the configuration that all have.
 
     Raises:
         ValueError: a rival's configuration sets what the search sets, there is no seed, or widenings is below 0.
     """
-    if not search_seeds or not seeds:
-        raise ValueError(f"seeds is {seeds!r} and search_seeds {search_seeds!r}; each must hold at least one")
+    if not search_seeds:
+        raise ValueError(f"search_seeds is {search_seeds!r}; it must hold at least one")
     if not isinstance(widenings, int) or widenings < 0:
         raise ValueError(f"widenings is {widenings!r}; it must be a whole number of at least 0")
     for name, (configuration, _) in rivals.items():
@@ -147,14 +146,34 @@ def tuned(
                 wanted[name] = _between(rivals[name][1], *more)
                 ends[name] = (more[0], high) if below else (low, more[1])
                 widened[name] += 1
-    searched = {name: _searched(tried[name], centre=rivals[name][1], widened=widened[name]) for name in rivals}
+    return {name: _searched(tried[name], centre=rivals[name][1], widened=widened[name]) for name in rivals}
+
+
+def tuned(
+    experiment: Callable,
+    rivals: dict[str, tuple[dict, float | None]],
+    *,
+    seeds: Sequence[int] = SEEDS,
+    values: int = VALUES,
+    widenings: int = WIDENINGS,
+    search_seeds: Sequence[int] = (0,),
+    **shared,
+) -> dict[str, Tuned]:
+    """Search as `searched`, then run each rival with its best on the test images, once for each of the seeds.
+
+    Raises:
+        ValueError: as `searched`, and where there is no seed.
+    """
+    if not seeds:
+        raise ValueError(f"seeds is {seeds!r}; it must hold at least one")
+    found = searched(experiment, rivals, values=values, widenings=widenings, search_seeds=search_seeds, **shared)
     finals = [
-        {**shared, **configuration, **({} if (chosen := searched[name].chosen) is None else {"strength": chosen}), "seed": seed}
+        {**shared, **configuration, **({} if (chosen := found[name].chosen) is None else {"strength": chosen}), "seed": seed}
         for name, (configuration, _) in rivals.items()
         for seed in seeds
     ]
     ran = iter(run_together(experiment, finals))
-    return {name: replace(each, records=tuple(next(ran) for _ in seeds)) for name, each in searched.items()}
+    return {name: replace(each, records=tuple(next(ran) for _ in seeds)) for name, each in found.items()}
 
 
 def edges(found: dict[str, Tuned]) -> str:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from ewc import EWC, diagonal_fisher, mlp
 from ewc.workshop import paper, sequences
 from ewc.workshop.records import Record
 from tiny_runs import MARKED, TINY, images
@@ -143,6 +144,37 @@ def test_finals_are_the_runs_on_test_images_with_the_strength_that_was_chosen(pl
     assert [(r.seed, r.configuration["strength"]) for r in paper.finals(experiment, **tiny)] == [(0, 3.0), (1, 3.0)]
     assert [r.configuration["tuning"] for r in paper.finals(experiment, **tiny, tuning=True)] == [True]
     assert paper.finals(experiment, **tiny, strength=2.0) == []
+
+
+def test_a_strength_that_was_set_is_not_taken_for_one_that_was_searched_for(place):
+    paper.make({"a": [run("si", strength=2.0)], paper.SET[0]: [run("si", strength=5.0, seed=1)]}, say=lambda _: None)
+    experiment, tiny = run("si")
+    tiny.pop("strength"), tiny.pop("seed")
+    assert [record.configuration["strength"] for record in paper.finals(experiment, **tiny)] == [2.0]
+    assert [record.seed for record in paper.finals(experiment, **tiny, strength=5.0)] == [1]
+    assert [record.seed for record in paper.records(experiment, protocol=lambda name: name in paper.SET, method="si")] == [1]
+
+
+def test_the_settings_of_2019_are_their_penalty():
+    """Theirs, as continual_learner.py of the branch preprints computes it: a γ in the recursion and another before the penalty."""
+    online, gamma = 1000.0, 0.9
+    separate, fading, si = paper.printed(ewc=500.0, online=online, gamma=gamma, c=5.0)
+    assert (separate[1], fading[1], si[1]) == ((500.0,), (900.0,), (10.0,))
+    assert separate[0]["anchors"] == "separate" and separate[0]["labels"] == fading[0]["labels"] == "argmax"
+    model, draws = mlp((5,), inputs=7, classes=3).double(), torch.Generator().manual_seed(0)
+    guard = EWC(model, fading[1][0], anchors="merged", decay=fading[0]["decay"], labels=fading[0]["labels"])
+    kept = None
+    for _ in range(3):
+        inputs = torch.randn(20, 7, generator=draws, dtype=torch.float64)
+        fisher = diagonal_fisher(model, inputs, labels="argmax")
+        kept = fisher if kept is None else {name: value + gamma * kept[name] for name, value in fisher.items()}
+        anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
+        guard.consolidate(inputs)
+        with torch.no_grad():
+            for p in model.parameters():
+                p += 0.1 * torch.randn(p.shape, generator=draws, dtype=p.dtype)
+    theirs = online * sum((gamma * kept[name] * (p - anchor[name]) ** 2).sum() for name, p in model.named_parameters()) / 2
+    torch.testing.assert_close(guard.penalty(), theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_a_run_that_another_protocol_has_is_not_trained_again(place, monkeypatch):

@@ -201,3 +201,12 @@ def test_a_real_search_trains_what_it_says(monkeypatch, tmp_path):
     assert [record.seed for record in found["EWC"].records] == [0, 1]
     assert found["EWC"].records[0].configuration["strength"] == found["EWC"].chosen
     assert found["EWC"].found[found["EWC"].values.index(found["EWC"].chosen)] == max(found["EWC"].found)
+
+
+def test_a_search_alone_meets_no_test_image_and_chooses_as_with_runs_after_it(asked):
+    alone = tuning.searched(None, RIVALS)
+    assert all(run["tuning"] for runs in asked for run in runs)
+    followed = tuning.tuned(None, RIVALS)
+    assert {name: (each.values, each.chosen, each.records) for name, each in alone.items()} == {
+        name: (each.values, each.chosen, ()) for name, each in followed.items()
+    }

@@ -18,6 +18,7 @@ from ewc.workshop.drawing import (
     mean_and_range,
     percent,
 )
+from ewc.workshop.tuning import Tuned
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
@@ -244,4 +245,35 @@ def orders(images: Sequence[Tensor], label: str) -> Picture:
         f"An image of {label} as it is, and then {len(images) - 1} times with its pixels in another random order, in which nothing can be recognised.",
         panel,
         size=(5.4, 1.3),
+    )
+
+
+def searches(found: dict[str, Tuned]) -> Picture:
+    """For each method the mean accuracy on held-out images against λ, with a ring around the value that was chosen."""
+
+    def of(name):
+        search = found[name]
+
+        def panel(axes):
+            axes.plot(search.values, search.found, color=_COLOUR.get(name.split()[0], BLUE), marker="o", ms=4)
+            place = search.values.index(search.chosen)
+            axes.plot(search.values[place], search.found[place], color=INK, marker="o", ms=11, mfc="none", ls="")
+            axes.set_xscale("log")
+            axes.margins(x=0.08, y=0.16)
+            axes.set_xlabel("λ")
+            axes.set_ylabel("held-out images, read correctly")
+            axes.set_title(name)
+            percent(axes)
+
+        return panel
+
+    said = " ".join(
+        f"{name}: " + ", ".join(f"{accuracy:.1%} at {value:g}" for value, accuracy in zip(each.values, each.found, strict=True))
+        + f"; chosen is {each.chosen:g}."
+        for name, each in found.items()
+    )
+    return draw(
+        f"Mean accuracy on held-out images against λ, on a logarithmic axis, a panel for each method, with a ring around the choice. {said}",
+        *map(of, found),
+        size=(3.0, 2.5),
     )

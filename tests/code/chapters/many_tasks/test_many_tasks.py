@@ -8,10 +8,11 @@ import torch
 from ewc import EWC, diagonal_fisher, fit, mlp, permuted
 from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.many_tasks.experiments import _of, overlap_by_layer
-from ewc.chapters.many_tasks.figures import by_task
+from ewc.chapters.many_tasks.figures import by_task, searches
 from ewc.chapters.yesterdays_posterior.conjugate import learn_line
-from ewc.metrics import fisher_overlap
+from ewc.metrics import AccuracyMatrix, fisher_overlap
 from ewc.workshop.tables import Rows, made, told
+from ewc.workshop.tuning import Tuned
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from small_tasks import blobs
@@ -204,3 +205,13 @@ def test_a_table_shows_its_rows_and_escapes_what_is_in_them():
 def test_a_picture_by_task_says_every_number():
     alt = by_task({"one": torch.tensor([0.9, 0.8]), "other": torch.tensor([0.5, 0.7])}).alt
     assert "one: 90%, 80%; other: 50%, 70%" in alt
+
+
+def test_a_picture_of_searches_says_every_trial_and_the_choice():
+    def tried(accuracy):
+        return (type("Ran", (), {"matrix": AccuracyMatrix([[accuracy]])})(),)
+
+    rising = Tuned((1.0, 3.0, 10.0), (tried(0.5), tried(0.75), tried(0.625)), ())
+    alt = searches({"EWC": rising, "another": Tuned((0.1,), (tried(0.25),), ())}).alt
+    assert "EWC: 50.0% at 1, 75.0% at 3, 62.5% at 10; chosen is 3." in alt
+    assert "another: 25.0% at 0.1; chosen is 0.1." in alt
