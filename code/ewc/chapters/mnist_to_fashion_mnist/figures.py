@@ -6,6 +6,7 @@ import torch
 from ewc.workshop.drawing import (
     BLUE,
     GREEN,
+    GREY,
     INK,
     ORANGE,
     PURPLE,
@@ -74,6 +75,31 @@ def gap(runs: dict, tasks) -> Picture:
         f"{name} from {values[:, 0].mean():.0%} to {values.mean(0).min():.0%} and then {values[:, -1].mean():.0%}" for name, values in curves.items()
     )
     return draw(f"Accuracy on {tasks[0].name} after each of the first {steps[-1]} steps of learning {tasks[1].name}, mean of {len(runs['EWC'])} seeds: {told}.", panel)
+
+
+def opening(runs, tasks, name) -> Picture:
+    """The first picture of the book: both accuracies while the second task is learned, one way of learning a picture.
+
+    Two of these, of two ways, lie on each other, so all of it stands at the same places: a fixed scale, and the words outside.
+    """
+    steps, values = looks_of(runs, 1)
+    x = [max(step, 0.7) for step in steps]
+    ends = values[:, -1].mean(0)
+    heights = apart([float(end) for end in ends], 0.1)
+
+    def panel(axes):
+        for place, colour in ((0, BLUE), (1, GREY)):
+            mean_and_range(axes, x, values[:, :, place], colour, linewidth=2.6 if place == 0 else 1.8)
+            axes.annotate(tasks[place].name, (1, heights[place]), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                          color=colour, va="center", annotation_clip=False)  # fmt: skip
+        steps_axis(axes, steps, f"steps of learning {tasks[1].name}")
+        axes.set_title("read correctly")
+
+    return draw(
+        f"{name}: accuracy against steps of learning {tasks[1].name}, mean and range of {len(runs)} seeds. {tasks[0].name} goes from "
+        f"{values[:, 0, 0].mean():.0%} to {ends[0]:.0%}, and {tasks[1].name} from {values[:, 0, 1].mean():.0%} to {ends[1]:.0%}.",
+        panel,
+    )
 
 
 def paths(plane: dict, tasks) -> Picture:
