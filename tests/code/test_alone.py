@@ -240,6 +240,23 @@ memory = replay.Replay(model, strength=3.0, examples=1)
 memory.consolidate(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
 assert abs(float(memory.penalty()) - 3 * math.log(2)) < 1e-6
 """,
+    "dark_replay": """
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+memory = dark_replay.DarkReplay(model, strength=3.0, examples=1)
+memory.consolidate(torch.tensor([[1.0, 2.0]]))
+torch.nn.init.ones_(model.bias)
+assert abs(float(memory.penalty()) - 3 * 2) < 1e-6
+""",
+    "projection": """
+model = torch.nn.Linear(2, 1, bias=False)
+guard = projection.OrthogonalWeights(model, strength=3.0)
+guard.consolidate(torch.tensor([[1.0, 0.0]]))
+model.weight.grad = torch.tensor([[1.0, 1.0]])
+guard.add_gradient()
+assert torch.allclose(model.weight.grad, torch.tensor([[0.25, 1.0]])), model.weight.grad
+""",
     "steps": """
 model = torch.nn.Linear(1, 1, bias=False)
 torch.nn.init.constant_(model.weight, 3.0)

@@ -7,6 +7,7 @@ a sign, a number, an index; the test that binds them must notice.
 import math
 import re
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from ewc.chapters.the_shape_of_curvature.uses import block_of_uses
 from ewc.chapters.what_ewc_cannot_do.class_means import ClassMeans
 from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
 from ewc.chapters.yesterdays_posterior.grid import Grid, gaussian_log_prior, logistic_log_likelihood
+from ewc.dark_replay import DarkReplay
 from ewc.distillation import Distillation
 from ewc.factors import Blocks
 from ewc.fisher import diagonal_of, kronecker_of
@@ -34,6 +36,7 @@ from ewc.gradients import add_linear
 from ewc.importance import SynapticIntelligence, _Walk
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
 from ewc.noise import cost_of_a_shift, curvature_along
+from ewc.projection import OrthogonalWeights
 from ewc.scores import weighted_scores
 from ewc.sensitivity import MemoryAwareSynapses, output_sensitivity, sensitivity_of
 from ewc.springs import _Quadratic, add_gradient, largest_curvature, parabola
@@ -767,6 +770,33 @@ def test_eq_lwf(equation):
     places = torch.arange(1, len(inputs) + 1)
     names = {r"\lambda": 0.7, r"\tau": 2.5, "N": len(inputs), "x": places, "p^*": softened(old), "p": softened(new)}
     same(guard.penalty(inputs).detach(), equation.side(0, names, n=len(inputs), y=3))
+
+
+@bound("eq-owm", OrthogonalWeights._project)
+def test_eq_owm(equation):
+    layer, inputs = nn.Linear(4, 3, bias=False).double(), normal(4, 4)  # as many images as pixels: one size of identity for both
+    guard = OrthogonalWeights(layer, strength=0.7)
+    guard.consolidate(inputs)
+    (found,) = guard.projectors().values()
+    for side in (1, 2):
+        same(found, equation.side(side, {"X": inputs, "N": 4, r"\lambda": 0.7, "I": torch.eye(4)}))
+
+
+@bound("eq-der", DarkReplay.penalty)
+def test_eq_der(equation):
+    network, _, _ = small_network()
+    guard, shown, kept = DarkReplay(network, strength=0.7, examples=6), [normal(6, 5, seed=seed) for seed in (1, 2)], []
+    for inputs in shown:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.3 * normal(*parameter.shape)
+        guard.consolidate(inputs)
+        kept.append(network(inputs).detach())
+    with torch.no_grad():
+        network.logits.weight += 0.3 * normal(*network.logits.weight.shape, seed=3)
+    names = {r"\lambda": 0.7, "N": 6, "x": torch.stack(shown), "z^*": torch.stack(kept), "z": lambda image: network(image[None])[0].detach()}
+    with mock.patch("torch.randint", lambda most, size, generator: torch.arange(most)):  # every kept image once, in the place of a draw
+        same(guard.penalty().detach(), equation.side(0, names, t=2, n=6))
 
 
 # ---- What EWC cannot do ----

@@ -10,7 +10,7 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-ENDINGS = ("workshop.sequences", "workshop.paper_cifar", ".experiments", ".two_lessons", ".without_images")
+ENDINGS = ("workshop.sequences", "workshop.paper_cifar", ".experiments", ".two_lessons", ".without_images", ".rivals")
 HOLDERS = [name for name in MODULES if name.endswith(ENDINGS)]
 
 # Each experiment in a form that takes a moment, in each of its variants.
@@ -50,10 +50,18 @@ TINY = {
     "two_lessons": [
         {"method": method, "strength": 1.0, "tuning": tuning, "steps": 3, "hidden": (4,)} for method, tuning in (("ewc", False), ("l2", True))
     ],
+    "permuted_rivals": [
+        {"method": method, "strength": 1.0, "replay_strength": 1.0, "memory": 5, "count": 2, "hidden": (4,), "steps": 3, "batch_size": 10}
+        for method in ("dark replay", "ewc and replay", "orthogonal")
+    ],
+    "all_at_once": [{"scenario": scenario, "hidden": (4,), "steps": 1, "batch_size": 10} for scenario in (None, "domain", "task")],
     "importances": [{"steps": 3, "hidden": (4,)}],
     "costs": [
         {
-            "methods": tuple((name, {"method": name, "memory": 5}) for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay")),
+            "methods": tuple(
+                (name, {"method": name, "memory": 5})
+                for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay", "dark replay", "orthogonal")
+            ),
             **{"count": 2, "hidden": (4,), "steps": 2, "repeats": 1},
         }
     ],

@@ -23,6 +23,7 @@ import torch
 from ewc.datasets import mnist
 from ewc.training import device
 from ewc.workshop import page, paper_cifar, sequences
+from ewc.workshop.readable import readable
 from ewc.workshop.records import Record
 from ewc.workshop.tuning import best
 
@@ -132,6 +133,15 @@ FIFTY = {
 FIFTY_HIDDEN = ((100, 100), (200, 200))
 FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (1.0, 3.0, 10.0)), ({"method": "ewc"}, (1.0, 10.0, 100.0)))
 
+# The board of the family, in lessons of a whole pass over the images: ten times as long as in a build.
+ONE_PASS = {"count": 5, "hidden": (100, 100), "steps": 938, "batch_size": 64, "fisher_examples": 2000}
+ONE_PASS_METHODS = (
+    ({"method": "plain"}, ()),
+    ({"method": "ewc"}, (3.0, 10.0, 30.0, 100.0, 300.0)),
+    ({"method": "l2"}, (0.003, 0.01, 0.03, 0.1, 0.3)),
+    ({"method": "replay"}, (0.03, 0.1, 0.3, 1.0, 3.0)),
+)
+
 
 def hsu(scenario: str, method: str) -> dict:
     """The run of Hsu et al. with this method: what they did beyond HSU for some of them."""
@@ -158,6 +168,7 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
         "van-de-ven-2019-split": _split_printed(),
         "van-de-ven-2019-permuted": _permuted_printed(),
         "van-de-ven-fisher": _van_de_ven_fisher(),
+        "one-pass": _one_pass(),
     }
 
 
@@ -208,6 +219,11 @@ def _split_printed():
 def _van_de_ven_fisher():
     for run, strengths in paper_cifar.runs():
         yield from _tuned(paper_cifar.photographs, run, strengths)
+
+
+def _one_pass():
+    for own, strengths in ONE_PASS_METHODS:
+        yield from _tuned(sequences.permuted_tasks, {**ONE_PASS, **own}, strengths)
 
 
 def _tuned(experiment, run, strengths, seeds=SEEDS):
@@ -354,7 +370,7 @@ def make(runs: dict[str, Iterable[tuple[Callable, dict]]], *, say: Callable[[str
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(_json(kept), "utf8")
+        unfinished.write_text(readable(kept), "utf8")
         os.replace(unfinished, path)
         say(f"   {100 * sum(result['matrix'][-1]) / len(result['matrix']):.2f} % in {seconds:.0f} s: {path.name}")
     say(f"Every run has its record in {folder()}")
@@ -376,23 +392,6 @@ def _defaults(experiment):
     parameters = inspect.signature(experiment).parameters.values()
     required = [each.name for each in parameters if each.default is each.empty and each.name != "tasks"]
     return complete(experiment, {name: None for name in required})[0]
-
-
-def _json(value):
-    """JSON that a person can read and a difference can show: numbers to six digits, an innermost list on one line."""
-    rounded = json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6))
-    return _lines(rounded) + "\n"
-
-
-def _lines(value, indent=""):
-    inside = list(value.values()) if isinstance(value, dict) else value
-    if not isinstance(value, dict | list) or not any(isinstance(each, dict | list) for each in inside):
-        return json.dumps(value, ensure_ascii=False)
-    deeper = indent + " "
-    if isinstance(value, dict):
-        parts = [f"{json.dumps(name)}: {_lines(each, deeper)}" for name, each in value.items()]
-        return "{\n" + ",\n".join(deeper + part for part in parts) + "\n" + indent + "}"
-    return "[\n" + ",\n".join(deeper + _lines(each, deeper) for each in value) + "\n" + indent + "]"
 
 
 if __name__ == "__main__":
