@@ -18,7 +18,10 @@ import time
 from pathlib import Path
 
 # What pages are made from. The listings show lines of the code and of its tests; the last three are in the package that pages offer.
-INPUTS = ("_config.yml", "_toc.yml", "requirements.txt", "book", "code/ewc", "tests/code", "_build/vendor", "pyproject.toml", "README.md", "LICENSE")
+INPUTS = (
+    "_config.yml", "_toc.yml", "index.md", "CITATION.cff", "requirements.txt", "book", "code/ewc", "tests/code", "_build/vendor",
+    "pyproject.toml", "README.md", "LICENSE",
+)  # fmt: skip
 
 
 def digests(folder, names):
@@ -34,7 +37,8 @@ def digests(folder, names):
 
 
 def inputs():
-    return {"python": platform.python_version(), "EWC_DATA": os.environ.get("EWC_DATA", ""), **digests(".", INPUTS)}
+    settings = {name: os.environ.get(name, "") for name in ("EWC_DATA", "BOOK_ADDRESS", "BOOK_REPOSITORY")}
+    return {"python": platform.python_version(), **settings, **digests(".", INPUTS)}
 
 
 def written(built):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parent.parent
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
@@ -15,14 +16,20 @@ PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in 
 
 
 def is_chapter(page):
-    """A page with cells; the preface and the appendix only report on the others."""
-    return "{code-cell}" in source(page)
+    """A page with cells that says something of its own; the landing page, the preface and the appendix report on the others."""
+    return page != TOC["root"] and "{code-cell}" in source(page)
 
 
 def source(page):
     return (ROOT / f"{page}.md").read_text("utf8")
 
 
+def soup_of(book, page):
+    """A page of a build, to be looked into."""
+    return BeautifulSoup((book.html / f"{page}.html").read_text("utf8"), "html.parser")
+
+
+CHAPTERS = [chapter["file"] for part in TOC["parts"] if part.get("numbered", True) for chapter in part["chapters"]]
 CHAPTER = next(page for page in PAGES if is_chapter(page))
 
 

@@ -1,7 +1,7 @@
-"""Load the script of figures with a slider on the pages that have one, and on no other.
+"""Load the script of figures with a slider or a switch on the pages that have one, and on no other.
 
-Why: a page without such a figure needs no script for it. The figures come from `ewc.frames`; the script is
-`book/assets/frames.js`.
+Why: a page without such a figure needs no script for it. The figures come from `ewc.workshop.frames`; the scripts
+are `book/assets/frames.js` and `book/assets/switch.js`.
 """
 
 import zlib
@@ -9,12 +9,13 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-MARK = '<div class="frames">'
+MARKS = {'<div class="frames">': "frames.js", '<div class="switched">': "switch.js"}
 
 
 def add_script(app: Sphinx, pagename, templatename, context, doctree):
-    if MARK in context.get("body", ""):
-        app.add_js_file("frames.js", loading_method="defer")
+    for mark, script in MARKS.items():
+        if mark in context.get("body", ""):
+            app.add_js_file(script, loading_method="defer")
 
 
 def setup(app: Sphinx):

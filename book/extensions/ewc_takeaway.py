@@ -213,7 +213,7 @@ def offer(app: Sphinx, doctree, docname):
     text = source.read_text("utf8")
     page = cells(text)
     code_cells = [each for each in page if isinstance(each, Cell)]
-    if not code_cells:
+    if not code_cells or docname == app.config.root_doc:      # the landing page shows what a chapter offers
         return
     code, folder, stem = Path(app.srcdir, "code", "ewc"), Path(app.outdir, TAKEN), docname.rpartition("/")[2]
     title = app.env.titles[docname].astext()

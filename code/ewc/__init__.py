@@ -2,12 +2,14 @@
 """Elastic weight consolidation, from Bayes' rule to running code: the module behind the book Weights that Remember.
 
 What is taken away lies here, on the shelf: `fisher`, `penalties`, `importance`, `sensitivity`, `kronecker`, `laplace`, `steps`,
-`noise`, `distillation`, `replay`, `metrics`, `review`, and what these are made of, `scores`, `evaluating`, `calls`,
-`gradients`, `mixing`, `readings`, `factors`, `springs`, `checks`, `heads`.
-On it stands learning: `tasks`, `datasets`, `models`, `passes`, `training`, `together`. The floors above make the book: `workshop` what
+`noise`, `distillation`, `replay`, `dark_replay`, `projection`, `metrics`, `review`, and what these are made of, `likelihoods`,
+`labels`, `scores`, `batches`, `looking`, `evaluating`, `calls`, `places`, `gradients`, `mixing`, `ways`, `readings`, `processes`,
+`factors`, `springs`, `checks`, `heads`.
+On it stands learning: `tasks`, `datasets`, `cifar`, `models`, `passes`, `training`, `together`. The floors above make the book: `workshop` what
 every page needs, `chapters` the experiments, figures and small worlds of each page.
 """
 
+from .dark_replay import DarkReplay
 from .datasets import digits, fashion_mnist, letters, mnist, paired
 from .distillation import Distillation
 from .fisher import KroneckerFactors, diagonal_fisher, full_fisher, kronecker_fisher
@@ -17,6 +19,7 @@ from .laplace import Kronecker, LaplacePosterior, laplace_approximation
 from .metrics import AccuracyMatrix, fisher_overlap
 from .models import mlp
 from .penalties import EWC, L2
+from .projection import OrthogonalWeights
 from .replay import Replay
 from .sensitivity import MemoryAwareSynapses
 from .tasks import Task, joint, permuted, split
@@ -29,12 +32,14 @@ __all__ = [
     "EWC",
     "L2",
     "AccuracyMatrix",
+    "DarkReplay",
     "Distillation",
     "Kronecker",
     "KroneckerEWC",
     "KroneckerFactors",
     "LaplacePosterior",
     "MemoryAwareSynapses",
+    "OrthogonalWeights",
     "Replay",
     "SynapticIntelligence",
     "Task",

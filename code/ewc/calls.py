@@ -5,7 +5,8 @@ They do where three things hold. The logits depend on a layer's weights through 
 row of its output belongs to one example: then the row's gradient grows with that example's weight, and with no other. And no
 two rows belong to the same example, as their gradients would add up before they are squared.
 
-Part of fisher.py, which says more. This file needs torch and nothing else. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py and batches.py. From the book Weights that
+Remember.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+
+if __package__:
+    from .batches import copy, size
+else:  # copied into a folder, without a package
+    from batches import copy, size
 
 
 class Unreadable(Exception):
@@ -36,12 +42,12 @@ def owners(module):
 
 
 def forward(model, layers, inputs):
-    """The logits of these inputs, and a `Call` for every use of the layers on the way.
+    """The outputs of a batch, (examples, numbers), and a `Call` for every use of the layers on the way.
 
-    The model gets a copy: it may write into its inputs.
+    The model gets a copy: it may write into its inputs. It is a `batches.Asked`, or one that takes a tensor and returns such outputs.
 
     Raises:
-        ValueError: the model returns no logits, or one that is not finite.
+        ValueError: the model returns no such outputs, or one that is not finite.
     """
     calls, own = [], {layer: list(layer.parameters()) for layer in layers}
 
@@ -57,15 +63,13 @@ def forward(model, layers, inputs):
 
     hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
     try:
-        logits = model(inputs.clone())
+        logits = model(copy(inputs))
     finally:
         for hook in hooks:
             hook.remove()
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != len(inputs) or logits.shape[1] < 2:
-        found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"model must return logits of shape ({len(inputs)} examples, 2 or more classes); it returned {found}"
-        )
+    if logits.shape[0] != size(inputs):
+        shape = (logits.shape[0], *getattr(model, "shape", logits.shape[1:]))
+        raise ValueError(f"model must return logits with the {size(inputs)} examples along the first axis; it returned a tensor of shape {shape}")
     if not (logits < torch.inf).all():  # −∞ is allowed: a class that is ruled out
         raise ValueError(
             "model returned a logit that is not finite: it overflows on these inputs, or they are not finite"
@@ -134,7 +138,8 @@ def check_uses(logits, calls, names):
         ends.setdefault(call.output.grad_fn, []).append(call)
     left, passed = [logits.grad_fn], set()
     while left:
-        parameters, reached = _behind(left, ends.keys() - passed)
+        parameters, reached = _behind(left, ends.keys())
+        reached -= passed  # a residual connection comes by the same call at several depths
         for parameter in parameters:
             if parameter in names:
                 raise Unreadable(f"{names[parameter]!r} is used outside the layer that owns it")

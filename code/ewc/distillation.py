@@ -90,6 +90,8 @@ class Distillation:
         for head in self._heads:
             units = known if head is None else list(head)
             p, q = (logits[:, units].log_softmax(1) for logits in (wanted, found))
+            none = p.isneginf()  # a class that the teacher rules out adds nothing: p log p is 0 there, and not 0 times infinity
+            p, q = p.masked_fill(none, torch.finfo(p.dtype).min), q.masked_fill(none, 0)
             total = total + nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
         return self.strength * self.temperature**2 * total
 

@@ -65,10 +65,7 @@ class _Found:
             or {"train", "eval"} & vars(module).keys()
             for module in model.modules()
         )
-        self.modules = [
-            (module, dict(vars(module)), {key: dict(vars(module)[key]) for key in ("_parameters", "_buffers", "_modules")})
-            for module in model.modules()
-        ]
+        self.attributes = _attributes(model)
         tensors = [*model.buffers(), *model.parameters()]  # an nn.Embedding(max_norm=…) shortens its rows when it is called
         self.values = [(tensor, tensor.detach().clone()) for tensor in tensors]
         self.devices = list({tensor.device for tensor in tensors if tensor.is_cuda})
@@ -80,14 +77,7 @@ class _Found:
     def put_back(self, model):
         if self.own_ways:  # in its own way first: what it did may be noted where nobody else would look
             model.train(True) if self.training else model.eval()
-        for module, attributes, tables in self.modules:
-            own = vars(module)
-            for key in own.keys() - attributes.keys():
-                del own[key]
-            own.update(attributes)
-            for key, entries in tables.items():
-                own[key].clear()
-                own[key].update(entries)
+        _restore(self.attributes)
         for tensor, value in self.values:
             if not torch.equal(tensor, value):
                 tensor.data.copy_(value)
@@ -95,6 +85,35 @@ class _Found:
             parameter.grad = gradient
             parameter._backward_hooks = hooks
             parameter._post_accumulate_grad_hooks = after
+
+
+@contextmanager
+def keeping_nothing(model):
+    """Afterwards the model has forgotten what it kept of a pass: outside torch.vmap nobody can use what was made inside."""
+    attributes = _attributes(model)
+    try:
+        yield
+    finally:
+        _restore(attributes)
+
+
+def _attributes(model):
+    """Every module with its attributes, and what its three tables held."""
+    return [
+        (module, dict(vars(module)), {key: dict(vars(module)[key]) for key in ("_parameters", "_buffers", "_modules")})
+        for module in model.modules()
+    ]
+
+
+def _restore(attributes):
+    for module, values, tables in attributes:
+        own = vars(module)
+        for key in own.keys() - values.keys():
+            del own[key]
+        own.update(values)
+        for key, entries in tables.items():
+            own[key].clear()
+            own[key].update(entries)
 
 
 def _values(model):

@@ -2,8 +2,8 @@
 """Kronecker factors of a layer's Fisher information: which layers have them, what a layer's uses put into them, and sums of
 them over tasks.
 
-Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch, calls.py and checks.py.
-From the book Weights that Remember.
+Part of fisher.py, which says more (`kronecker_fisher`). This file needs torch, and beside it checks.py, calls.py and
+batches.py. From the book Weights that Remember.
 """
 
 import functools

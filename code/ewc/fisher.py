@@ -1,5 +1,5 @@
 # Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
-"""Fisher information of a classifier at its parameters: how sharply its own predictions pin each weight down.
+"""Fisher information of a model at its parameters: how sharply its own predictions pin each weight down.
 
 For a network that returns logits, p(y|x,θ) is their softmax and the score of a label is s(x, y) = ∂ log p(y|x,θ) / ∂θ.
 The Fisher information is the mean square of the score, over the inputs and over labels drawn from the network itself:
@@ -16,18 +16,18 @@ arXiv 1510.01799). Where a weight is used many times for one example (convolutio
 does not hold, because the uses add up before the square: there the layer's own backward pass, vectorised over the
 examples, forms each example's gradient, and then it is squared.
 
-This file needs torch, and beside it scores.py, checks.py, factors.py, readings.py, mixing.py, calls.py, gradients.py and
-evaluating.py. From the book Weights that Remember.
+This file needs torch, and beside it checks.py, looking.py, labels.py, likelihoods.py, scores.py, readings.py, ways.py,
+mixing.py, calls.py, gradients.py, places.py, batches.py, processes.py, evaluating.py and factors.py. From the book Weights
+that Remember.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .checks import unwrapped
-    from .evaluating import evaluated
     from .factors import (
         SHARING,
         Sharing,
@@ -37,12 +37,11 @@ if __package__:
         uses_of_input,
         uses_of_output,
     )
-    from .gradients import add_linear, squared, zeros
-    from .readings import FromLayers, FromModel, OneByOne, readings
-    from .scores import Labels, NotProbabilities, check, names_of_trainable, weighted_scores
+    from .gradients import add_linear, add_squares, squared, zeros
+    from .looking import Look
+    from .scores import Labels
+    from .ways import FromLayers, FromModel, OneByOne
 else:  # copied into a folder, without a package
-    from checks import unwrapped
-    from evaluating import evaluated
     from factors import (
         SHARING,
         Sharing,
@@ -52,20 +51,26 @@ else:  # copied into a folder, without a package
         uses_of_input,
         uses_of_output,
     )
-    from gradients import add_linear, squared, zeros
-    from readings import FromLayers, FromModel, OneByOne, readings
-    from scores import Labels, NotProbabilities, check, names_of_trainable, weighted_scores
+    from gradients import add_linear, add_squares, squared, zeros
+    from looking import Look
+    from scores import Labels
+    from ways import FromLayers, FromModel, OneByOne
+# One tensor with the examples first; several, as the model's arguments or by name; or batches of these, or of pairs with targets.
+Inputs = Tensor | tuple | Mapping | Iterable
 
 
 def diagonal_fisher(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor | None = None,
     *,
-    labels: Labels = "exact",
+    likelihood: str | object = "categorical",
+    labels: Labels | None = None,
     samples: int = 1,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
+    forward: Callable | None = None,
     generator: torch.Generator | None = None,
+    progress: bool = False,
 ) -> dict[str, Tensor]:
     """Mean over examples of the squared score, one number a parameter: Fᵢ = 1/N Σ_n E_y[ (∂ log p(y|xₙ,θ) / ∂θᵢ)² ].
 
@@ -75,44 +80,67 @@ def diagonal_fisher(
     - ``"sampled"``    `samples` labels an example, drawn from the model. Right on average, noisy.
     - ``"empirical"``  the given `targets`. Not the Fisher information: it vanishes where the model fits its data.
     - ``"argmax"``     the class that the model finds most probable. Biased low; here to be compared.
+    - ``None``         exact, and where that takes more than 1,000 backward passes a batch, as for a vocabulary, sampled, with a warning.
+
+    What the model's outputs say of y, its `likelihood`:
+
+    - ``"categorical"``  logits of one class an example, (N, C), or one a place, (N, T, C) and (N, C, H, W). The score of an example is
+      the sum over its places; where a target is −100 the place does not count, whatever the labels.
+    - ``"bernoulli"``    logits (N, …) of yes or no, each number for itself.
+    - ``"gaussian"``     means (N, …), with noise of variance 1; ``Gaussian(noise=…)`` for another.
+    - an object with ``log_prob(outputs, targets)``, one number an example or a place, and ``sample(outputs, generator)``: sampled.
 
     Args:
-        model: returns logits of shape (examples, classes); evaluated in eval mode and left as it was.
-        inputs: N examples along the first axis, on the model's device.
-        targets: N class indices; used by ``"empirical"`` alone.
+        model: returns outputs as above, or has them in ``.logits``; evaluated in eval mode and left as it was.
+        inputs: N examples along the first axis, on the model's device: a tensor, a tuple of such (the model's arguments) or a
+            dictionary (its arguments by name). Or an iterable of batches, each of these or a pair (inputs, targets): gone through
+            once, moved to the model's device.
+        targets: N class indices, or what the likelihood has; used by ``"empirical"``, and for the places that do not count.
         samples: labels drawn an example, for ``"sampled"``.
-        batch_size: examples in memory at once. It changes the speed, not the result.
-        generator: source of the draws for ``"sampled"``, on the CPU.
+        batch_size: examples in memory at once; None for as many as hold about 8 million numbers on their way, at most 1,024. It
+            changes the speed, not the result.
+        forward: ``forward(model, batch)`` returns the outputs, where calling the model with the batch does not.
+        generator: source of the draws for ``"sampled"``; None for torch's own.
+        progress: whether a line on the terminal says how far a pass of more than two seconds is.
 
     Returns:
         One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``, without ``module.``
-        and ``_orig_mod.``; non-negative; scale: a mean per example; detached; at least float32.
+        and ``_orig_mod.``; non-negative; scale: a mean per example; detached; at least float32. With torch.distributed, the mean over
+        the examples of all processes, each of which has to call this.
 
-    Cost: a forward pass and, for ``"exact"``, a backward pass a class less one, without its weight products. A model whose layers do not
-    give its examples' gradients is read in a slower way, as exact, with a warning that says why (readings.py).
+    Cost: a forward pass and, for ``"exact"``, a backward pass a class less one, without its weight products; a place each.
+    A model whose layers do not give its examples' gradients is read in a slower way, as exact, with a warning that says why (readings.py).
 
     Raises:
-        ValueError: an argument is not what it may be, the model mixes the examples of a batch, or a value is not finite.
+        ValueError: an argument is not what it may be, the model returns probabilities, is sharded (DTensor) or mixes the examples of a
+            batch, or a value is not finite.
         TypeError: inputs or targets are no tensors.
 
     Follows Martens (2020), New insights and perspectives on the natural gradient method, JMLR 21(146), sections 5 and 11.
     """
-    model = unwrapped(model)
-    draws = check(model, inputs, targets, labels, samples, batch_size, generator)
-    with evaluated(model):
-        names = names_of_trainable(model)
+    look = Look(
+        model, inputs, targets, likelihood=likelihood, labels=labels, samples=samples, batch_size=batch_size, forward=forward,
+        generator=generator, progress=progress,
+    )
+    return diagonal_of(look)
+
+
+def diagonal_of(look: Look) -> dict[str, Tensor]:
+    """`diagonal_fisher` of what is looked at."""
+    with look.begun():
+        names = look.names
         fisher, rooms = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}, {}
-        for reading, scores in _looks(model, names, inputs, targets, labels, draws, batch_size):
+        for reading, scores in look.readings():
             squares = [zeros(call.output.shape, call.output) for call in reading.closed]
             for deltas, others in reading.passes(scores):
                 for square, delta in zip(squares, deltas, strict=True):
                     square.addcmul_(delta, delta)  # E over labels of δ², before the one product with a²
                 for gradients in others:
                     for name, gradient in gradients.items():
-                        fisher[name] += gradient.to(fisher[name].dtype).square().sum(0)
+                        add_squares(fisher[name], gradient)
             for call, square in zip(reading.closed, squares, strict=True):
                 add_linear(fisher, names, call.module, square, squared(call.input.detach(), rooms))
-    fisher = {name: total / len(inputs) for name, total in fisher.items()}
+    fisher = look.means(fisher)
     for name, value in fisher.items():
         if not value.isfinite().all():
             raise ValueError(f"the Fisher information of {name!r} is not finite: the model overflows on these inputs")
@@ -121,13 +149,16 @@ def diagonal_fisher(
 
 def full_fisher(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor | None = None,
     *,
-    labels: Labels = "exact",
+    likelihood: str | object = "categorical",
+    labels: Labels | None = None,
     samples: int = 1,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
+    forward: Callable | None = None,
     generator: torch.Generator | None = None,
+    progress: bool = False,
 ) -> Tensor:
     """The whole matrix F = 1/N Σ_n E_y[ s sᵀ ], for models small enough to hold P × P numbers.
 
@@ -137,20 +168,22 @@ def full_fisher(
         (P, P), symmetric, positive semi-definite; rows and columns in the order of
         ``torch.nn.utils.parameters_to_vector`` over the parameters that require grad.
     """
-    model = unwrapped(model)
-    draws = check(model, inputs, targets, labels, samples, batch_size, generator)
-    with evaluated(model):
-        names = names_of_trainable(model)
+    look = Look(
+        model, inputs, targets, likelihood=likelihood, labels=labels, samples=samples, batch_size=batch_size, forward=forward,
+        generator=generator, progress=progress,
+    )
+    with look.begun():
+        names = look.names
         size = sum(parameter.numel() for parameter in names)
         fisher = zeros((size, size), next(iter(names)))
         ways = (FromModel, OneByOne)  # what two layers have in common is wanted too
-        for reading, weighted in _looks(model, names, inputs, targets, labels, draws, batch_size, ways):
+        for reading, weighted in look.readings(ways):
             for _, parts in reading.passes(weighted):
                 for gradients in parts:
                     rows = [gradients[name].reshape(len(gradients[name]), each.numel()) for each, name in names.items()]
                     scores = torch.cat(rows, 1).to(fisher.dtype)
                     fisher += scores.T @ scores
-    return fisher / len(inputs)
+    return look.means({"": fisher})[""]
 
 
 class KroneckerFactors(NamedTuple):
@@ -168,14 +201,17 @@ class KroneckerFactors(NamedTuple):
 
 def kronecker_fisher(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor | None = None,
     *,
-    labels: Labels = "exact",
+    likelihood: str | object = "categorical",
+    labels: Labels | None = None,
     samples: int = 1,
     sharing: Sharing = "expand",
-    batch_size: int = 1024,
+    batch_size: int | None = None,
+    forward: Callable | None = None,
     generator: torch.Generator | None = None,
+    progress: bool = False,
 ) -> dict[str, KroneckerFactors]:
     """The layers' blocks of F as products of two means: F_layer = E[ δδᵀ ⊗ aaᵀ ] ≈ E[ δδᵀ ] ⊗ E[ aaᵀ ] = B ⊗ A.
 
@@ -207,17 +243,24 @@ def kronecker_fisher(
     Follows Martens & Grosse (2015), Optimizing neural networks with Kronecker-factored approximate curvature, arXiv
     1503.05671, section 3; Grosse & Martens (2016), arXiv 1602.01407, section 3; Eschenhagen et al. (2023), arXiv 2311.00636.
     """
-    model = unwrapped(model)
-    draws = check(model, inputs, targets, labels, samples, batch_size, generator)
+    look = Look(
+        model, inputs, targets, likelihood=likelihood, labels=labels, samples=samples, batch_size=batch_size, forward=forward,
+        generator=generator, progress=progress,
+    )
     if sharing not in SHARING:
         raise ValueError(f"sharing is {sharing!r}; it may be one of {', '.join(map(repr, SHARING))}")
-    with evaluated(model):
-        layers = factored_layers(model)
-        places = places_of(model, layers)
+    return kronecker_of(look, sharing)
+
+
+def kronecker_of(look: Look, sharing: Sharing = "expand") -> dict[str, KroneckerFactors]:
+    """`kronecker_fisher` of what is looked at."""
+    with look.begun():
+        layers = factored_layers(look.model)
+        places = places_of(look.model, layers)
         shapes = [(layer, *place.shape) for layer, place in places.items()]
         of_outputs = {layer: zeros((groups, m, m), layer.weight) for layer, groups, m, _ in shapes}
         of_inputs = {layer: zeros((groups, k, k), layer.weight) for layer, groups, _, k in shapes}
-        for reading, scores in _looks(model, names_of_trainable(model), inputs, targets, labels, draws, batch_size, (FromLayers,)):
+        for reading, scores in look.readings((FromLayers,)):
             check_each_used_once(reading, layers)
             for call in reading.calls:
                 a = uses_of_input(call.module, call.input.detach(), sharing)
@@ -226,27 +269,14 @@ def kronecker_fisher(
                 for call, delta in zip(reading.calls, reading.deltas(score), strict=True):
                     d = uses_of_output(call.module, delta, sharing)
                     of_outputs[call.module].baddbmm_(d.mT, d)  # B += Σ δδᵀ
+    of_outputs, of_inputs = look.means(of_outputs), look.means(of_inputs)
     found = {}
     for layer, groups in places.items():
         for group, place in enumerate(groups):
             name = layers[layer] if len(groups) == 1 else f"{layers[layer]}[{group}]"
             b, a = of_outputs[layer][group], of_inputs[layer][group]
-            found[name] = KroneckerFactors(b / len(inputs), a / len(inputs), place)
+            found[name] = KroneckerFactors(b, a, place)
     for name, factor in found.items():
         if not (factor.outputs.isfinite().all() and factor.inputs.isfinite().all()):
             raise ValueError(f"the Kronecker factors of {name!r} are not finite: the model overflows on these inputs")
     return found
-
-
-def _looks(model, names, inputs, targets, labels, draws, batch_size, ways=None):
-    """Batch by batch a reading and the weighted scores of its logits; an error at the end if these were probabilities all along."""
-    watch = NotProbabilities()
-    for places, reading in readings(model, names, inputs, batch_size, ways):
-        logits = reading.logits.detach()
-        watch.look(logits)
-        yield reading, weighted_scores(logits, labels, _at(targets, places), _at(draws, places))
-    watch.end()
-
-
-def _at(values, batch):
-    return None if values is None else values[batch]

@@ -2,16 +2,27 @@
 """The gradient of every single example of a batch, by the parameters of a layer, from one backward pass of all.
 
 A linear layer y = Wa + b has the gradient δaᵀ for one example, with a its input and δ the gradient by its output, so the
-squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²). Where a weight is used many times for one example, the layer's own
-backward pass, vectorised over the examples, forms each example's gradient.
+squares sum to one matrix product, Σₙ (δₙaₙᵀ)² = (δ²)ᵀ(a²). Where a weight is used at many places r of one example, its gradient
+is Σ_r δ_r a_rᵀ, one small matrix product an example; a convolution's a_r is the patch under the window at r (places.py). For
+all other layers their own backward pass, vectorised over the examples, forms each example's gradient.
 
-Part of fisher.py, which says more. This file needs torch and nothing else. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py, calls.py, places.py, batches.py and
+evaluating.py. From the book Weights that Remember.
 """
 
 import warnings
 
 import torch
 from torch.func import functional_call, vjp, vmap
+
+if __package__:
+    from .batches import alone, axes, changed, some
+    from .evaluating import keeping_nothing
+    from .places import gradients_of, has_uses
+else:  # copied into a folder, without a package
+    from batches import alone, axes, changed, some
+    from evaluating import keeping_nothing
+    from places import gradients_of, has_uses
 
 # Gradients of single examples are formed this many numbers at a time: 64 MiB in float32.
 NUMBERS_AT_ONCE = 2**24
@@ -25,6 +36,16 @@ def add_linear(fisher, names, module, square, input_square):
         fisher[names[module.bias]] += square.sum(0)
 
 
+def add_squares(total, gradients):
+    """Add Σₙ gₙ² to `total`, (n, *shape) to (*shape): large ones example by example, without fresh memory, which is dear."""
+    gradients = gradients.to(total.dtype)
+    if total.numel() < 2**16:
+        total += gradients.square().sum(0)
+        return
+    for gradient in gradients:
+        total.addcmul_(gradient, gradient)
+
+
 def squared(values, rooms):
     """values², in a room that is kept for the next values of this shape: fresh memory is dear."""
     kind = values.shape, values.dtype
@@ -33,24 +54,34 @@ def squared(values, rooms):
     return torch.mul(values, values, out=rooms[kind])
 
 
-def vectorised(calls, deltas, names):
+def vectorised(calls, several, names):
     """Yield, for a few examples at a time, each parameter's gradient example by example (n, *shape), by name.
 
     Every use of a parameter adds to its gradient before anything is squared.
+
+    several: the gradients by the outputs of these calls, for one score of the logits or for several: a list of lists.
     """
     used = {parameter for call in calls for parameter in call.module.parameters() if parameter in names}
     step = max(1, NUMBERS_AT_ONCE // max(1, sum(parameter.numel() for parameter in used)))
-    for start in range(0, len(deltas[0]), step):
+    for start in range(0, len(several[0][0]), step):
         chunk = slice(start, start + step)
-        gradients = {}
-        for call, delta in zip(calls, deltas, strict=True):
-            for parameter, gradient in _backward_through(call.module, call.input[chunk].detach(), delta[chunk]).items():
-                gradients[names[parameter]] = gradients.get(names[parameter], 0) + gradient
-        yield gradients
+        ways = []
+        for place, call in enumerate(calls):
+            way = gradients_of if has_uses(call.module) else _backward_through
+            inputs = changed(some(call.input, chunk), lambda each: each.detach())
+            ways.append(way(call.module, inputs, [deltas[place][chunk] for deltas in several]))
+        for of_calls in zip(*ways, strict=True):
+            gradients = {}
+            for found in of_calls:
+                for parameter, gradient in found.items():
+                    if parameter in names:
+                        name = names[parameter]
+                        gradients[name] = gradients[name] + gradient if name in gradients else gradient
+            yield gradients
 
 
 def _backward_through(module, inputs, deltas):
-    """Each example's gradient of ⟨δ, module(a)⟩ by the module's parameters: its backward pass, vectorised over examples."""
+    """Yield, for each of several δ, each example's gradient of ⟨δ, module(a)⟩ by the module's parameters, vectorised over examples."""
     # Every place that holds a parameter, each module once: a weight that two modules share has two names and one value.
     places = {
         f"{path}.{name}" if path else name: parameter
@@ -59,11 +90,13 @@ def _backward_through(module, inputs, deltas):
         if parameter.requires_grad
     }
 
+    where = axes(inputs)
+
     def output(values, example):
         return functional_call(
             module,
             {place: values[parameter] for place, parameter in places.items()},
-            (example[None].clone(),),  # a module may write into what it is given
+            (alone(example, where),),
             tie_weights=False,
         )
 
@@ -71,9 +104,11 @@ def _backward_through(module, inputs, deltas):
         _, backward = vjp(lambda values: output(values, example), {p: p.detach() for p in places.values()})
         return backward(delta[None])[0]
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
-        return vmap(gradient_of_one)(inputs, deltas)
+    for delta in deltas:
+        with warnings.catch_warnings(), keeping_nothing(module):
+            warnings.filterwarnings("ignore", message="There is a performance drop")  # still exact
+            found = vmap(gradient_of_one, in_dims=(where, 0))(inputs, delta)
+        yield found
 
 
 def plain_gradient(logits, parameters, score):

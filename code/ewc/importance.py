@@ -4,7 +4,7 @@
 The penalty of Synaptic Intelligence is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how much of
 the loss's fall the weight earned on its way, by the distance that it went. The calls are those of `penalties.EWC`.
 
-This file needs torch, and beside it springs.py and checks.py. From the book Weights that Remember.
+This file needs torch, and beside it springs.py, processes.py and checks.py. From the book Weights that Remember.
 """
 
 import warnings
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 if __package__:
     from . import springs
     from .checks import checked_number, checked_state, named, trainable
+    from .processes import averaged
 else:  # copied into a folder, without a package
     import springs
     from checks import checked_number, checked_state, named, trainable
+    from processes import averaged
 
 
 class SynapticIntelligence:
@@ -76,6 +78,8 @@ class SynapticIntelligence:
     def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
         """Turn the path since the last call into importance and take the present weights as θ*; the data are not looked at.
 
+        With torch.distributed every process calls it: the gradient of a step is the mean of theirs, and so is the path.
+
         Raises:
             ValueError: a path is not finite, because training was not; nothing has changed then.
         """
@@ -96,7 +100,7 @@ class SynapticIntelligence:
         for name, walk in self._walks.items():
             now = parameters[name].detach()
             walk.settle(now)
-            earned = walk.path / ((now - walk.start).square() + self.damping)
+            earned = averaged(walk.path) / ((now - walk.start).square() + self.damping)
             importance[name] = (old.get(name, 0) + earned).clamp(min=0)
             anchor.setdefault(name, now.clone())  # frozen since it was trained
             if not importance[name].isfinite().all():

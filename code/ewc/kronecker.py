@@ -11,6 +11,7 @@ and no block is ever written out. The calls are those of `penalties.EWC`.
 This file needs torch, and beside it springs.py, checks.py, and fisher.py with what that needs. From the book Weights that Remember.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, get_args
 
@@ -21,12 +22,16 @@ if __package__:
     from . import springs
     from .checks import checked_number, checked_share, checked_state, named, plainly_named, unwrapped
     from .factors import Blocks, smallest_and_largest
-    from .fisher import kronecker_fisher
+    from .fisher import Inputs, kronecker_of
+    from .looking import Look, checked_options
+    from .scores import Labels
 else:  # copied into a folder, without a package
     import springs
     from checks import checked_number, checked_share, checked_state, named, plainly_named, unwrapped
     from factors import Blocks, smallest_and_largest
-    from fisher import kronecker_fisher
+    from fisher import Inputs, kronecker_of
+    from looking import Look, checked_options
+    from scores import Labels
 
 Factors = Literal["kept", "added"]
 FACTORS = get_args(Factors)
@@ -51,7 +56,8 @@ class KroneckerEWC:
         strength: λ ≥ 0, as in `penalties.EWC`.
         decay: γ in (0, 1]. At each consolidation the blocks of earlier tasks are multiplied by it.
         factors: ``"kept"`` or ``"added"``.
-        max_examples: how many examples the factors are taken over, spread evenly over those given; None for all.
+        max_examples: how many examples the factors are taken over, as in `penalties.EWC`.
+        likelihood, labels, samples, batch_size, forward, generator, progress: of `fisher.kronecker_fisher`.
 
     Raises:
         ValueError: an argument is not what it may be.
@@ -67,16 +73,32 @@ class KroneckerEWC:
         decay: float = 1.0,
         factors: Factors = "kept",
         max_examples: int | None = None,
+        likelihood: str | object = "categorical",
+        labels: Labels | None = None,
+        samples: int = 1,
+        batch_size: int | None = None,
+        forward: Callable | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ):
         if factors not in FACTORS:
             raise ValueError(f"factors is {factors!r}; it may be one of {', '.join(map(repr, FACTORS))}")
         self.model, self.strength = model, springs.checked_strength(strength)
         self.decay, self.factors = checked_share("decay", decay), factors
         self.max_examples = springs.checked_most(max_examples)
+        self._looking = checked_options(
+            likelihood=likelihood,
+            labels=labels,
+            samples=samples,
+            batch_size=batch_size,
+            forward=forward,
+            generator=generator,
+            progress=progress,
+        )
         self._anchor: dict[str, Tensor] = {}
         self._blocks: dict[str, Blocks] = {}
 
-    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+    def consolidate(self, inputs: Inputs, targets: Tensor | None = None) -> None:
         """Take the present weights as θ* and their Kronecker factors on `inputs`. Call it once, when the task has been learned.
 
         Raises:
@@ -85,9 +107,9 @@ class KroneckerEWC:
         """
         model = unwrapped(self.model)
         _check_whole(model)
-        inputs, targets = springs.spread(self.max_examples, inputs, targets)
+        look = Look(model, inputs, targets, most=self.max_examples, **self._looking)
         springs.check_moved(model, [(self._held(), {})] if self._anchor else [])
-        found = kronecker_fisher(model, inputs, targets)
+        found = kronecker_of(look)
         blocks = {name: old.faded(self.decay) for name, old in self._blocks.items()}
         for name, (b, a, _) in found.items():
             blocks[name] = blocks[name].joined(b, a, self.factors) if name in blocks else Blocks(b[None], a[None])

@@ -26,7 +26,10 @@ class AccuracyMatrix:
     """
 
     def __init__(self, values):
-        values = _square(values)
+        try:
+            values = _square(values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"values holds what is no number: {error}") from error
         if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) == 0:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; it must be square, a row and a column for each task"
@@ -60,7 +63,7 @@ class AccuracyMatrix:
         if self.values.diagonal(1).isnan().any():
             task = int(self.values.diagonal(1).isnan().nonzero()[0]) + 1
             raise ValueError(f"task {task} was not tested before it was learned: values[{task - 1}, {task}] is not known")
-        if not baseline.isfinite().all():
+        if not ((baseline >= 0) & (baseline <= 1 + _ROUNDING)).all():
             raise ValueError(f"baseline is {baseline.tolist()}; it must hold accuracies between 0 and 1")
         return (self.values.diagonal(1) - baseline[1:]).mean().item()
 

@@ -48,6 +48,10 @@ def scales(
     if used is not None and (used.shape != fisher.shape or used.dtype != torch.bool):
         raise ValueError(f"used is {used.dtype} of shape {tuple(used.shape)}; it must be {tuple(fisher.shape)} of booleans, as fisher")
     used = torch.ones_like(fisher, dtype=torch.bool) if used is None else used
+    if not used.any():
+        raise ValueError("used marks no weight; there must be one at least that the noise may touch")
+    if kind == "shaped" and not fisher[used].any():
+        raise ValueError("fisher is 0 for every weight in use; shaped noise must know of one that matters")
     if kind == "uniform":
         return used.to(fisher.dtype)
     if kind == "shaped":
@@ -127,7 +131,8 @@ def divergence(model: nn.Module, inputs: Tensor, step: Tensor) -> float:
 def mean_kl(before: Tensor, after: Tensor) -> float:
     """Mean over examples of the KL divergence of the predictions with the second logits from those with the first, (N, C)."""
     before, after = before.log_softmax(-1), after.log_softmax(-1)
-    return float((before.exp() * (before - after)).sum(-1).mean())
+    terms = before.exp() * (before - after)
+    return float(terms.masked_fill(before.isneginf(), 0).sum(-1).mean())  # p log p is 0 where a class is ruled out
 
 
 def cost_of_a_shift(probability: Tensor, shift: float | Tensor) -> Tensor:

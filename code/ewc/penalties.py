@@ -20,6 +20,7 @@ takes its anchor along. The penalty can be differentiated as often as a polynomi
 This file needs torch, and beside it springs.py, checks.py, and fisher.py with what that needs. From the book Weights that Remember.
 """
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -28,13 +29,15 @@ from torch import Tensor, nn
 if __package__:
     from . import springs
     from .checks import checked_share, named
-    from .fisher import diagonal_fisher
-    from .scores import LABELS, Labels
+    from .fisher import Inputs, diagonal_of
+    from .looking import Look, checked_options
+    from .scores import Labels
 else:  # copied into a folder, without a package
     import springs
     from checks import checked_share, named
-    from fisher import diagonal_fisher
-    from scores import LABELS, Labels
+    from fisher import Inputs, diagonal_of
+    from looking import Look, checked_options
+    from scores import Labels
 
 Anchors = Literal["separate", "merged"]
 ANCHORS = get_args(Anchors)
@@ -49,8 +52,9 @@ class EWC:
         anchors: ``"separate"`` keeps θ* and F of every task (Kirkpatrick et al. 2017); ``"merged"`` keeps the latest θ* and
             the sum of all F (Huszár 2018), so that memory and time do not grow with the number of tasks.
         decay: γ in (0, 1]. At each consolidation the Fishers of earlier tasks are multiplied by it (online EWC, Schwarz et al. 2018).
-        labels: of `fisher.diagonal_fisher`.
-        max_examples: how many examples the Fisher is taken over, spread evenly over those given; None for all.
+        labels, likelihood, samples, batch_size, forward, generator, progress: of `fisher.diagonal_fisher`.
+        max_examples: how many examples the Fisher is taken over, spread evenly over those given, or the first of an iterable of
+            batches; None for all. Of each process, where several share them out.
 
     Raises:
         ValueError: an argument is not what it may be.
@@ -65,28 +69,44 @@ class EWC:
         *,
         anchors: Anchors = "separate",
         decay: float = 1.0,
-        labels: Labels = "exact",
+        labels: Labels | None = None,
         max_examples: int | None = None,
+        likelihood: str | object = "categorical",
+        samples: int = 1,
+        batch_size: int | None = None,
+        forward: Callable | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ):
         if anchors not in ANCHORS:
             raise ValueError(f"anchors is {anchors!r}; it may be one of {', '.join(map(repr, ANCHORS))}")
-        if labels not in LABELS:
-            raise ValueError(f"labels is {labels!r}; it may be one of {', '.join(map(repr, LABELS))}")
         self.model, self.strength = model, springs.checked_strength(strength)
         self.anchors, self.decay, self.labels = anchors, checked_share("decay", decay), labels
         self.max_examples = springs.checked_most(max_examples)
+        self._looking = checked_options(
+            likelihood=likelihood,
+            labels=labels,
+            samples=samples,
+            batch_size=batch_size,
+            forward=forward,
+            generator=generator,
+            progress=progress,
+        )
         self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (θ*, F), one a task, or one in all
 
-    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+    def consolidate(self, inputs: Inputs, targets: Tensor | None = None) -> None:
         """Take the present weights as θ* and their Fisher information on `inputs`. Call it once, when the task has been learned.
+
+        The inputs may be all that `fisher.diagonal_fisher` takes, a DataLoader too. With torch.distributed every process calls it with
+        its own share of the examples, and all have the Fisher of all.
 
         Raises:
             ValueError: as `fisher.diagonal_fisher`; or the weights are still those of the last call, which was about the same
                 task then; nothing has changed in either case.
         """
-        inputs, targets = springs.spread(self.max_examples, inputs, targets)
+        look = Look(self.model, inputs, targets, most=self.max_examples, **self._looking)
         springs.check_moved(self.model, self._terms)
-        fisher = diagonal_fisher(self.model, inputs, targets, labels=self.labels)
+        fisher = diagonal_of(look)
         faded = [(anchor, {name: self.decay * value for name, value in old.items()}) for anchor, old in self._terms]
         anchor = springs.weights(self.model)
         if self.anchors == "merged":
@@ -104,8 +124,8 @@ class EWC:
         """Add λ Σ_tasks Fᵢ (θᵢ − θ*ᵢ) to the parameters' ``.grad``: all that descent needs of the penalty, without its value.
 
         In the place of ``penalty()``, after ``loss.backward()``, as an optimiser adds weight decay. It costs less than half.
-        Where processes share out the examples (DistributedDataParallel), each has a Fisher of its own, and only gradients that
-        come from the loss are averaged: take ``penalty()`` there, or average the states and load them.
+        Where processes share out the examples (DistributedDataParallel), `consolidate` gives all the same Fisher, so that each
+        adds the same.
 
         Args:
             scale: what the loss was multiplied by, where the gradient is still multiplied by it: ``scaler.get_scale()`` between

@@ -1,287 +1,94 @@
 # Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
-"""Batch by batch, a way to the gradients of its examples that is known to be right for this batch.
+"""Batch by batch, a way to the gradients of its examples that is known to be right for this batch (ways.py).
 
-The layers' inputs and output scores give them at once where that holds (calls.py). Where it does not, the backward pass of the
-whole model is vectorised over the examples. And where torch cannot do that, or what comes out is not autograd's own gradient,
-autograd goes through the examples one by one.
-
-Part of fisher.py, which says more. This file needs torch, calls.py, gradients.py, mixing.py and evaluating.py. From the book Weights that Remember.
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py, ways.py, mixing.py, calls.py, gradients.py,
+places.py, batches.py and evaluating.py. From the book Weights that Remember.
 """
 
 import warnings
-from itertools import chain, islice
 
 import torch
 from torch import nn
 
 if __package__:
     from . import gradients
-    from .calls import (
-        Call,
-        Unreadable,
-        check_uses,
-        forward,
-        in_order,
-        of_different_examples,
-        of_torch,
-        owners,
-        plain,
-        straight,
-        weights_of_examples,
-    )
+    from .batches import Asked, Batches, size, some
+    from .calls import Unreadable, forward, owners
     from .evaluating import full_precision
-    from .gradients import plain_gradient, vectorised
-    from .mixing import apart, check_apart, check_examples, row_by_row, tolerance_of
+    from .mixing import check_apart, check_examples, row_by_row
+    from .ways import WAYS, FromLayers, Unused
 else:  # copied into a folder, without a package
     import gradients
-    from calls import (
-        Call,
-        Unreadable,
-        check_uses,
-        forward,
-        in_order,
-        of_different_examples,
-        of_torch,
-        owners,
-        plain,
-        straight,
-        weights_of_examples,
-    )
+    from batches import Asked, Batches, size, some
+    from calls import Unreadable, forward, owners
     from evaluating import full_precision
-    from gradients import plain_gradient, vectorised
-    from mixing import apart, check_apart, check_examples, row_by_row, tolerance_of
+    from mixing import check_apart, check_examples, row_by_row
+    from ways import WAYS, FromLayers, Unused
 
 
-def readings(model, names, inputs, batch_size, ways=None):
-    """Yield, batch by batch, the places of its examples and a reading: its `logits`, and `passes` from which gradients come.
+def readings(model: Asked, names, data: Batches, ways=None):
+    """Yield, a few examples at a time, their targets and a reading: its `logits`, (examples, numbers), and `passes` from which gradients come.
 
-    names: the parameters that require grad, each with its name. ways: which of `WAYS` may be gone, the first that is right for
-    the batch; a slower one with a warning, once.
+    model: as `batches.Asked` asks it. names: the parameters that require grad, each with its name. data: the examples. ways: which of
+    `WAYS` may be gone, the first that is right for the batch; a slower one with a warning, once.
 
     Raises:
         ValueError: the inputs do not fit the model, or it mixes the examples of a batch, or it is random, or no way is right, or
             no logit depends on a parameter.
     """
-    ways, generator, told = ways or WAYS, torch.Generator().manual_seed(0), False
-    inputs = inputs.clone() if inputs.is_inference() else inputs.detach()
-    with full_precision():  # with fewer bits one example and two may seem to give different outputs
-        check_examples(model, inputs)
-    layers, known, unused = owners(model), row_by_row(model), []
+    generator, told, step = torch.Generator().manual_seed(0), [], None
+    layers, known, used = owners(model), row_by_row(model.model) and model.how is None, False
     held = known
-    for start in range(0, len(inputs), batch_size):
-        places = slice(start, start + batch_size)
-        batch = inputs[places]
-        logits, calls = forward(model, layers, batch)
-        if not known:
-            check_apart(model, batch, logits, calls, generator)
-        if not logits.requires_grad:
-            unused.append((places, Unused(logits)))
-            continue
-        reason = ""
-        for way in ways:
-            try:
-                reading = way(model, batch, logits, calls, names, generator)
-                if way is FromLayers and not held:
-                    reading.check_sum(generator)
-                    held = True
-                break
-            except Unreadable as found:
-                reason = str(found)
-        else:
-            raise ValueError(f"model cannot be read {ways[-1].how}, or not example by example: {reason}")
-        if reason and not told:
-            told = True
-            warnings.warn(f"the gradients of the examples are formed {reading.how}, which is slower: {reason}", stacklevel=4)
-        yield places, reading
-    if len(unused) * batch_size >= len(inputs):
+    for inputs, targets in data:
+        if step is None:
+            with full_precision():  # with fewer bits one example and two may seem to give different outputs
+                check_examples(model, inputs)
+            step = data.batch_size or _examples_at_once(model, layers, inputs)
+        for start in range(0, size(inputs), step):
+            places = slice(start, start + step)
+            batch = some(inputs, places)
+            logits, calls = forward(model, layers, batch)
+            if not known:
+                check_apart(model, batch, logits, calls, generator)
+            own = None if targets is None else targets[places]
+            data.seen(len(logits))
+            if not logits.requires_grad:
+                yield own, Unused(logits)
+                continue
+            reading = _first_right(ways or WAYS, (model, batch, logits, calls, names, generator), held, told)
+            held, used = held or type(reading) is FromLayers, True
+            yield own, reading
+    if not used:
         raise ValueError(
             "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
         )
-    yield from unused  # the last, as it is known only now that other batches depend on a parameter
 
 
-class FromLayers:
-    """The gradients of a batch from the inputs and output scores of its layers.
-
-    closed: the calls of plain linear layers for which (δ²)ᵀ(a²) holds; the others are formed example by example.
-    in_order: whether all layers see the examples as the batch has them.
-    """
-
-    how = "from the layers"
-
-    def __init__(self, model, inputs, logits, calls, names, generator):
-        self.model, self.logits, self.names = model, logits, names
-        for module in model.modules():
-            if module._backward_hooks or module._backward_pre_hooks:  # it may do another thing to many examples than to one
-                raise Unreadable(f"a backward hook changes the gradients that pass a {type(module).__name__}")
-        check_uses(logits, calls, names)
-        self.closed, self.groups = closed_and_general(calls)
-        self.calls = [*self.closed, *(call for group in self.groups for call in group)]
-        self.outputs = [call.output for call in self.calls]
+def _first_right(ways, look, held, told):
+    reason = ""
+    for way in ways:
         try:
-            with full_precision():
-                self._check_rows(generator)
-        except RuntimeError as error:  # of autograd's: checkpoints that are not to be asked for single gradients, for one
-            raise Unreadable(_said(error)) from error
-
-    def _check_rows(self, generator):
-        self.in_order = True
-        if not self.groups and straight(self.logits, self.closed):
-            return
-        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
-        weights = weights_of_examples(len(direction), self.logits, generator, tolerance)
-        deltas, weighted = self.deltas(direction), self.deltas(weights * direction)
-        together = {id(call) for group in self.groups if len(group) > 1 for call in group}
-        for call, *both in zip(self.calls, deltas, weighted, strict=True):
-            if call.input.ndim < 1 or call.output.ndim < 2:
-                raise Unreadable(f"a {type(call.module).__name__} is used on one row without an axis of examples")
-            ordered = in_order(*both, weights, tolerance)
-            self.in_order = self.in_order and ordered
-            known = ordered or (id(call) not in together and of_different_examples(*both, weights, tolerance))
-            if len(call.input) != len(call.output) or not known:
-                raise Unreadable(f"a row of a {type(call.module).__name__} is not one example's, or not the only one of its example")
-        for group, own in self._groups_of(deltas):
-            if not all(of_torch(call.module) for call in group):
-                parameters = list(dict.fromkeys(each for call in group for each in call.module.parameters() if each in self.names))
-                _check_sum(self.logits, direction, parameters, vectorised(group, own, self.names), self.names, tolerance)
-
-    def check_sum(self, generator):
-        """Hold all parameters to autograd's own gradient: a function of torch's that was replaced for all shows here."""
-        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
-        try:
-            with full_precision():
-                deltas = self.deltas(direction)
-                found = [_of_closed(call, delta, self.names) for call, delta in zip(self.closed, deltas, strict=False)]
-                others = (part for group, own in self._groups_of(deltas) for part in vectorised(group, own, self.names))
-                _check_sum(self.logits, direction, list(self.names), chain(found, others), self.names, tolerance)
-        except RuntimeError as error:
-            raise Unreadable(_said(error)) from error
-
-    def deltas(self, score):
-        """The gradients of ⟨score, logits⟩ by the outputs of `calls`."""
-        return torch.autograd.grad(self.logits, self.outputs, score, retain_graph=True, materialize_grads=True)
-
-    def _groups_of(self, deltas):
-        left = iter(deltas[len(self.closed) :])
-        return [(group, list(islice(left, len(group)))) for group in self.groups]
-
-    def passes(self, scores):
-        """For each score of the logits the δ of the closed calls, and the other parameters' gradients, a few examples at a time."""
-        for score in scores:
-            deltas = self.deltas(score)
-            yield deltas[: len(self.closed)], (
-                part for group, own in self._groups_of(deltas) for part in vectorised(group, own, self.names)
-            )
+            reading = way(*look)
+            if way is FromLayers and not held:
+                reading.check_sum(look[-1])
+            break
+        except Unreadable as found:
+            reason = str(found)
+    else:
+        raise ValueError(f"model cannot be read {ways[-1].how}, or not example by example: {reason}")
+    if reason and not told:
+        told.append(reason)
+        warnings.warn(f"the gradients of the examples are formed {reading.how}, which is slower: {reason}", stacklevel=6)
+    return reading
 
 
-class FromModel:
-    """The gradients of a batch from the backward pass of the whole model, vectorised over the examples."""
-
-    closed, how = (), "by the whole model's backward pass, vectorised over the examples"
-
-    def __init__(self, model, inputs, logits, calls, names, generator):
-        self.logits, self.names, self.calls = logits, names, [Call(model, inputs, logits)]
-        direction, tolerance = _direction(logits, generator), tolerance_of(model, logits, calls)
-        try:
-            with full_precision():
-                found = vectorised(self.calls, [direction], names)
-                _check_sum(logits, direction, list(names), found, names, tolerance)
-        except Unreadable:
-            raise
-        except Exception as error:  # whatever torch cannot vectorise; what is wrong with the model itself comes up without it
-            raise Unreadable(_said(error)) from error
-
-    def passes(self, scores):
-        """As `FromLayers.passes`, with no closed call."""
-        for score in scores:
-            yield (), vectorised(self.calls, [score], self.names)
-
-
-class OneByOne:
-    """The gradients of a batch by autograd, one example after the other: slow, and right for all that it can differentiate."""
-
-    closed, how = (), "example by example"
-
-    def __init__(self, model, inputs, logits, calls, names, generator):
-        self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
-        self.tolerance = tolerance_of(model, logits, calls)
-
-    def passes(self, scores):
-        """As `FromLayers.passes`, with no closed call."""
-        scores = iter(scores)
-        step = max(1, gradients.NUMBERS_AT_ONCE // self.logits.numel())
-        while some := list(islice(scores, step)):
-            yield (), self._gradients(some)
-
-    def _gradients(self, scores):
-        for place in range(len(self.inputs)):
-            logits = apart(self.model, self.inputs, self.logits, slice(place, place + 1), self.tolerance)
-            for score in scores:
-                if score[place].any() and logits.requires_grad:
-                    found = plain_gradient(logits, list(self.names), score[place : place + 1])
-                    yield {name: value[None] for name, value in zip(self.names.values(), found, strict=True)}
-
-
-class Unused:
-    """A batch none of whose logits depends on a parameter: all its gradients are 0."""
-
-    closed, calls, in_order = (), (), False
-
-    def __init__(self, logits):
-        self.logits = logits
-
-    def passes(self, scores):
-        """As `FromLayers.passes`, with nothing."""
-        for _ in scores:
-            yield (), ()
-
-
-WAYS = (FromLayers, FromModel, OneByOne)
-
-
-def closed_and_general(calls):
-    """Split the calls into those where (δ²)ᵀ(a²) holds, plain linear layers used once, and groups of the others.
-
-    The calls of a group share a parameter, whose uses add up before anything is squared.
-    """
-    uses = [parameter for call in calls for parameter in call.module.parameters()]
-    closed, groups = [], []
+def _examples_at_once(model, layers, inputs):
+    """As many examples as hold so many numbers on their way, and no more than 1,024: what was larger would not be faster."""
+    logits, calls = forward(model, layers, some(inputs, slice(0, 1)))
+    numbers = 4 * logits.numel()
     for call in calls:
-        own = set(call.module.parameters())
-        if plain(call.module, nn.Linear) and call.input.ndim == 2 and all(sum(p is use for use in uses) == 1 for p in own):
-            closed.append(call)
-            continue
-        shared = [group for group in groups if any(own & set(other.module.parameters()) for other in group)]
-        groups = [group for group in groups if group not in shared] + [[call for group in shared for call in group] + [call]]
-    return closed, groups
-
-
-def _direction(logits, generator):
-    """A cotangent like no other, for trying; 0 where a class is ruled out."""
-    direction = torch.randn(logits.shape, generator=generator).to(logits)
-    return direction.masked_fill_(logits.isneginf(), 0)
-
-
-def _of_closed(call, delta, names):
-    """The gradient of a plain linear layer's parameters, summed over the examples."""
-    module = call.module
-    found = {module.weight: delta.T @ call.input.detach().to(delta.dtype)} | ({} if module.bias is None else {module.bias: delta.sum(0)})
-    return {names[parameter]: gradient[None] for parameter, gradient in found.items() if parameter in names}
-
-
-def _check_sum(logits, direction, parameters, found, names, tolerance):
-    """Raise `Unreadable` unless the gradients found example by example sum to autograd's own of the whole batch."""
-    sums = {}
-    for part in found:
-        for name, gradient in part.items():
-            sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
-    own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
-    largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
-    for name, value in own.items():
-        off = (sums.get(name, torch.zeros_like(value)) - value).abs()
-        if value.numel() and not float(off.max()) <= tolerance * (float(value.abs().max()) + largest / 10):
-            raise Unreadable(f"the gradient of {name!r} so found is not autograd's own")
-
-
-def _said(error):
-    return f"torch says: {str(error).strip().partition(chr(10))[0]}"
+        for part in (call.input, call.output):
+            numbers += part.numel() if isinstance(part, torch.Tensor) else 0
+        if isinstance(call.module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and call.output is not None:  # what its windows see
+            numbers += call.module.weight[0].numel() * call.output[0, 0].numel()
+    return max(1, min(1024, gradients.NUMBERS_AT_ONCE // 2 // numbers))

@@ -70,6 +70,12 @@ class Replay:
             )
         if not targets.is_floating_point():
             targets = targets.long()  # class indices; cross_entropy takes no narrower ones
+        if targets.ndim != 1 + targets.is_floating_point() or (targets < 0).any():
+            found = f"{targets.dtype} of shape {tuple(targets.shape)}, from {targets.min():.3g} on"
+            raise ValueError(f"targets is {found}; it must hold a class index for each example, or a row of probabilities")
+        if self.memory and (inputs.shape[1:], targets.shape[1:]) != tuple(kept.shape[1:] for kept in self.memory):
+            found = f"inputs has shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}"
+            raise ValueError(f"{found}; an example must look as those of earlier tasks, {tuple(self.memory[0].shape[1:])}")
         units = getattr(getattr(unwrapped(self.model), "units", None), "chosen", None)
         if isinstance(units, Tensor) and len(units) != len(inputs):
             raise ValueError(
@@ -97,7 +103,10 @@ class Replay:
         check_classes("the model", logits)
         if self.units is not None:
             logits = _of_units(logits, self.units[batch])
-        mean = nn.functional.cross_entropy(logits, targets[batch])
+        try:
+            mean = nn.functional.cross_entropy(logits, targets[batch])
+        except IndexError as error:
+            raise ValueError(f"targets runs to {int(targets.max())}; the model has {logits.shape[1]} classes") from error
         return self.strength * self._tasks * mean
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ Part of fisher.py, which says more. This file needs torch, and beside it checks.
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 if __package__:
     from .checks import trainable
@@ -99,24 +99,15 @@ def names_of_trainable(model):
     return {parameter: name for name, parameter in trainable(model).items()}
 
 
-def check(model, inputs, targets, labels, samples, batch_size, generator):
-    """Refuse what cannot be computed, by name; return the draws for sampled labels, one row an example.
+def checked_kind(labels):
+    """The labels; an error where they are none of `LABELS`, and not None."""
+    if labels is not None and labels not in LABELS:
+        raise ValueError(f"labels is {labels!r}; it may be one of {', '.join(map(repr, LABELS))}, or None")
+    return labels
 
-    All draws are made at once, so that they do not depend on the batch size.
-    """
-    if labels not in LABELS:
-        raise ValueError(f"labels is {labels!r}; it may be one of {', '.join(map(repr, LABELS))}")
-    if not isinstance(inputs, Tensor):
-        raise TypeError(
-            f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis"
-        )
-    if (inputs.ndim < 2 and inputs.is_floating_point()) or inputs.ndim < 1 or len(inputs) == 0:
-        raise ValueError(
-            f"inputs has shape {tuple(inputs.shape)}; it must hold at least one example along its first axis"
-        )
-    for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+def check_model(model):
+    """Refuse a model that cannot be looked at, by name; return the device of its parameters."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
@@ -129,26 +120,11 @@ def check(model, inputs, targets, labels, samples, batch_size, generator):
             "model has no parameter that requires grad: there is nothing to take the Fisher information of"
         )
     for parameter, name in parameters.items():
-        if parameter.device != inputs.device:
-            raise ValueError(f"inputs is on {inputs.device}; it must be on the model's device, {parameter.device}")
+        if hasattr(parameter, "placements"):
+            raise ValueError(
+                f"model has a parameter that is shared out between processes, a DTensor: {name!r}. Its examples' gradients are in no one "
+                "place: give the whole model, before fully_shard or loaded from a full state, or with DistributedDataParallel"
+            )
         if not parameter.isfinite().all():
             raise ValueError(f"model has a parameter that is not finite: {name!r}")
-    if labels == "empirical":
-        check_targets(targets, inputs)
-    if labels != "sampled":
-        return None
-    device = "cpu" if generator is None else generator.device
-    return torch.rand(len(inputs), samples, generator=generator, device=device).to(inputs.device)
-
-
-def check_targets(targets, inputs):
-    """Refuse targets that are not one class index an example, beside the inputs."""
-    if targets is None:
-        raise ValueError("targets is None; labels='empirical' needs the class index of each example")
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets is {type(targets).__name__}; it must be a tensor of class indices")
-    if targets.is_floating_point() or targets.shape != inputs.shape[:1]:
-        found = f"{targets.dtype} of shape {tuple(targets.shape)}"
-        raise ValueError(f"targets is {found}; it must hold {len(inputs)} class indices, one an example")
-    if targets.device != inputs.device:
-        raise ValueError(f"targets is on {targets.device}; it must be on the inputs' device, {inputs.device}")
+    return next(iter(parameters)).device

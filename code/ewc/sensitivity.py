@@ -4,27 +4,26 @@
 The penalty of Memory Aware Synapses is λ/2 Σᵢ Ωᵢ (θᵢ − θ*ᵢ)² at the weights θ* after the latest task, where Ωᵢ is how strongly
 the weight moves the squared length of the output; it needs no targets. The calls are those of `penalties.EWC`.
 
-This file needs torch, and beside it springs.py, checks.py, scores.py, readings.py, mixing.py, calls.py, gradients.py
-and evaluating.py. From the book Weights that Remember.
+This file needs torch, and beside it springs.py, checks.py, looking.py, labels.py, likelihoods.py, scores.py, readings.py,
+ways.py, mixing.py, calls.py, gradients.py, places.py, batches.py, processes.py and evaluating.py. From the book Weights that
+Remember.
 """
+
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import named, unwrapped
-    from .evaluating import evaluated
+    from .checks import checked_count, named
     from .gradients import add_linear, zeros
-    from .readings import readings
-    from .scores import check, names_of_trainable
+    from .looking import Look, checked_forward
 else:  # copied into a folder, without a package
     import springs
-    from checks import named, unwrapped
-    from evaluating import evaluated
+    from checks import checked_count, named
     from gradients import add_linear, zeros
-    from readings import readings
-    from scores import check, names_of_trainable
+    from looking import Look, checked_forward
 
 
 class MemoryAwareSynapses:
@@ -38,7 +37,8 @@ class MemoryAwareSynapses:
     Args:
         model: the network; its parameters that require grad are protected.
         strength: λ ≥ 0. The paper's penalty has no ½: its λ is half of this one.
-        max_examples: how many examples Ω is taken over, spread evenly over those given; None for all.
+        max_examples: how many examples Ω is taken over, as in `penalties.EWC`.
+        batch_size, forward, progress: of `output_sensitivity`.
 
     Raises:
         ValueError: an argument is not what it may be.
@@ -46,20 +46,32 @@ class MemoryAwareSynapses:
     Source: Aljundi et al., Memory aware synapses, ECCV 2018, section 4.
     """
 
-    def __init__(self, model: nn.Module, strength: float = 1.0, *, max_examples: int | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        strength: float = 1.0,
+        *,
+        max_examples: int | None = None,
+        batch_size: int | None = None,
+        forward: Callable | None = None,
+        progress: bool = False,
+    ):
         self.model, self.strength = model, springs.checked_strength(strength)
         self.max_examples = springs.checked_most(max_examples)
+        self._looking = {"batch_size": batch_size, "forward": checked_forward(forward), "progress": progress}
+        if batch_size is not None:
+            checked_count("batch_size", batch_size)
         self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
-    def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+    def consolidate(self, inputs: Tensor | tuple | Mapping | Iterable, targets: Tensor | None = None) -> None:
         """Add the importance on `inputs` and take the present weights as θ*; the targets are not looked at.
 
         Raises:
             ValueError: as `penalties.EWC.consolidate`; nothing has changed then.
         """
-        inputs, _ = springs.spread(self.max_examples, inputs, targets)
+        look = Look(self.model, inputs, targets, most=self.max_examples, **self._looking)
         springs.check_moved(self.model, self._terms)
-        importance = output_sensitivity(self.model, inputs)
+        importance = sensitivity_of(look)
         anchor = springs.weights(self.model)
         for held, old in self._terms:
             importance = old | {name: value + old.get(name, 0) for name, value in importance.items()}
@@ -91,13 +103,19 @@ class MemoryAwareSynapses:
         self._terms = springs.one_term(state, self.model)
 
 
-def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 1024) -> dict[str, Tensor]:
+def output_sensitivity(
+    model: nn.Module,
+    inputs: Tensor | tuple | Mapping | Iterable,
+    *,
+    batch_size: int | None = None,
+    forward: Callable | None = None,
+    progress: bool = False,
+) -> dict[str, Tensor]:
     """Mean over examples of the absolute gradient of the squared length of the output: 1/N Σ_n | ∂ ‖f(xₙ, θ)‖² / ∂θᵢ |.
 
     Args:
-        model: returns logits f of shape (examples, classes); evaluated in eval mode and left as it was.
-        inputs: N examples along the first axis, on the model's device.
-        batch_size: examples in memory at once. It changes the speed, not the result.
+        model: returns outputs f of shape (examples, …), or has them in ``.logits``; evaluated in eval mode and left as it was.
+        inputs, batch_size, forward, progress: as in `fisher.diagonal_fisher`. Targets that come with batches are not looked at.
 
     Returns:
         One tensor a parameter that requires grad, keyed and shaped as ``model.named_parameters()``, without ``module.``
@@ -106,19 +124,22 @@ def output_sensitivity(model: nn.Module, inputs: Tensor, *, batch_size: int = 10
     Raises:
         ValueError, TypeError: as `fisher.diagonal_fisher`.
     """
-    model = unwrapped(model)
-    check(model, inputs, None, "exact", 1, batch_size, None)
-    with evaluated(model):
-        names = names_of_trainable(model)
+    return sensitivity_of(Look(model, inputs, batch_size=batch_size, forward=forward, progress=progress))
+
+
+def sensitivity_of(look):
+    """`output_sensitivity` of what is looked at."""
+    with look.begun_unlabelled():
+        names = look.names
         total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
-        for _, reading in readings(model, names, inputs, batch_size):
+        for _, reading in look.plain_readings():
             for deltas, others in reading.passes([2 * reading.logits.detach()]):
                 for call, delta in zip(reading.closed, deltas, strict=True):
                     add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
                 for gradients in others:
                     for name, gradient in gradients.items():
                         total[name] += gradient.to(total[name].dtype).abs().sum(0)
-    total = {name: value / len(inputs) for name, value in total.items()}
+    total = look.means(total)
     for name, value in total.items():
         if not value.isfinite().all():
             raise ValueError(f"the importance of {name!r} is not finite: the model overflows on these inputs")

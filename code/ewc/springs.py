@@ -115,28 +115,6 @@ def beside(parameters, terms):
     return terms
 
 
-def spread(most, inputs, targets):
-    """At most so many of the examples, evenly over those given; all where it is None.
-
-    Raises:
-        TypeError, ValueError: inputs or targets are no tensor, or there is not a target for each example.
-    """
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
-    if targets is not None and not isinstance(targets, Tensor):
-        raise TypeError(f"targets is {type(targets).__name__}; it must be a tensor with one class index for each example")
-    if targets is not None and targets.shape[:1] != inputs.shape[:1]:
-        raise ValueError(
-            f"targets has shape {tuple(targets.shape)} and inputs {tuple(inputs.shape)}; there must be one target for each example"
-        )
-    if most is None or inputs.ndim == 0 or most >= len(inputs):
-        return inputs, targets
-    # In float32 whole numbers are exact up to 2^24 only.
-    exact = torch.float32 if len(inputs) < 2**20 else torch.float64
-    rows = torch.linspace(0, len(inputs) - 1, most, dtype=exact, device=inputs.device).round().long()
-    return inputs[rows], None if targets is None else targets[rows.to(targets.device)]
-
-
 def weights(model):
     """Copies of the trainable parameters, by name: an anchor θ*."""
     return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}

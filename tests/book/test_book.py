@@ -137,6 +137,11 @@ BOUNDS = {
     (CANNOT, "class-plain"): (17, 21),
     (CANNOT, "class-EWC"): (20, 50),
     (CANNOT, "class-replay"): (85, 93),
+    (CANNOT, "left-mean-4"): (0, 15),
+    (CANNOT, "loose-as-last"): (90, 100),
+    (CANNOT, "plain-masked-after"): (36, 50),
+    (CANNOT, "headline-low"): (88, 92),
+    (CANNOT, "sgd-proximal"): (68, 83),
     (CANNOT, "turn"): (8, 16),
     (CANNOT, "ewc-corrected-10"): (55, 75),
     # Figure 3C: shaped noise does less harm than uniform; noise where the diagonal says nothing is does as much as shaped.

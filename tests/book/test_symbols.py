@@ -65,7 +65,7 @@ def test_a_macro_and_the_bare_letter_are_the_same():
 
 def test_a_letter_means_what_its_page_says():
     assert TABLE.read(r"\lambda", "deriving-ewc").used == ["strength"]
-    assert TABLE.read(r"\lambda'", "yesterdays-posterior").used == ["new-precision"]
+    assert TABLE.read(r"\alpha'", "yesterdays-posterior").used == ["new-precision"]
 
 
 def test_a_square_of_nabla_is_the_hessian():

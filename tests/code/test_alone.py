@@ -153,9 +153,47 @@ assert not mixing.row_by_row(torch.nn.LayerNorm(2))
 """,
     "readings": """
 layer = torch.nn.Linear(2, 2)
-((places, reading),) = readings.readings(layer, {layer.weight: "weight", layer.bias: "bias"}, torch.ones(3, 2), 10)
+data = readings.Batches(torch.ones(3, 2))
+((_, reading),) = readings.readings(readings.Asked(layer), {layer.weight: "weight", layer.bias: "bias"}, data)
 ((deltas, others),) = reading.passes([torch.ones(3, 2)])
 assert deltas[0].tolist() == [[1.0, 1.0]] * 3 and not list(others)
+""",
+    "ways": """
+layer = torch.nn.Linear(2, 2)
+inputs = torch.ones(1, 2)
+way = ways.OneByOne(layer, inputs, layer(inputs), [], {layer.weight: "weight", layer.bias: "bias"}, None)
+((none, gradients),) = way.passes([torch.tensor([[1.0, 2.0]])])
+assert none == () and next(gradients)["bias"].tolist() == [[1.0, 2.0]]
+""",
+    "batches": """
+loader = [(torch.ones(2, 3), torch.zeros(2)), [torch.ones(1, 3), torch.zeros(1)]]
+assert [(batches.size(x), len(y)) for x, y in batches.Batches(iter(loader))] == [(2, 2), (1, 1)]
+assert batches.Asked(torch.nn.Identity())((torch.ones(2, 3),)).shape == (2, 3)
+""",
+    "likelihoods": """
+(score,) = likelihoods.Gaussian(4.0).scores(torch.zeros(1, 1), "exact", None, None)
+assert score.tolist() == [[0.5]]
+(score,) = likelihoods.Bernoulli().scores(torch.zeros(1, 1), "argmax", None, None)
+assert score.abs().tolist() == [[0.5]]
+""",
+    "labels": """
+kind = labels.LabelScores("categorical", None)
+((one,), ) = (kind.scores(torch.zeros(1, 2), (2,), None),)
+assert torch.allclose(one, torch.tensor([[0.5, -0.5]])) and kind.labels == "exact"
+""",
+    "looking": """
+look = looking.Look(torch.nn.Linear(2, 2), torch.ones(3, 2))
+with look.begun():
+    assert sum(len(list(reading.passes(scores))) for reading, scores in look.readings()) == 1
+assert look.means({"a": torch.ones(1)})["a"] == 1 / 3
+""",
+    "places": """
+layer = torch.nn.Conv1d(1, 1, 1)
+(found,) = places.gradients_of(layer, torch.tensor([[[1.0, 2.0]]]), [torch.tensor([[[3.0, 4.0]]])])
+assert places.has_uses(layer) and float(found[layer.weight]) == 11 and float(found[layer.bias]) == 7
+""",
+    "processes": """
+assert processes.processes() == 1 and processes.summed({"a": torch.ones(1)}, 2)["a"] == 0.5
 """,
     "factors": """
 blocks = factors.Blocks(2 * torch.eye(2)[None], 3 * torch.eye(2)[None])
@@ -201,6 +239,23 @@ for parameter in model.parameters():
 memory = replay.Replay(model, strength=3.0, examples=1)
 memory.consolidate(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
 assert abs(float(memory.penalty()) - 3 * math.log(2)) < 1e-6
+""",
+    "dark_replay": """
+model = torch.nn.Linear(2, 2)
+for parameter in model.parameters():
+    torch.nn.init.zeros_(parameter)
+memory = dark_replay.DarkReplay(model, strength=3.0, examples=1)
+memory.consolidate(torch.tensor([[1.0, 2.0]]))
+torch.nn.init.ones_(model.bias)
+assert abs(float(memory.penalty()) - 3 * 2) < 1e-6
+""",
+    "projection": """
+model = torch.nn.Linear(2, 1, bias=False)
+guard = projection.OrthogonalWeights(model, strength=3.0)
+guard.consolidate(torch.tensor([[1.0, 0.0]]))
+model.weight.grad = torch.tensor([[1.0, 1.0]])
+guard.add_gradient()
+assert torch.allclose(model.weight.grad, torch.tensor([[0.25, 1.0]])), model.weight.grad
 """,
     "steps": """
 model = torch.nn.Linear(1, 1, bias=False)

@@ -415,3 +415,40 @@ def test_a_replay_refuses_units_that_are_not_one_row_an_example():
     model.units.chosen = PER_EXAMPLE
     with pytest.raises(ValueError, match="has 4 rows for 6 examples"):
         Replay(model, examples=4).consolidate(data(0), torch.arange(6))
+
+
+def test_a_class_that_is_ruled_out_adds_nothing():
+    torch.manual_seed(0)
+    model = Function(lambda m, x: m.a(x).masked_fill(torch.tensor([False, False, True]), -torch.inf), a=nn.Linear(4, 3))
+    guard, inputs, teacher = Distillation(model, temperature=1.0), torch.randn(5, 4), nn.Linear(4, 2)
+    guard.consolidate()
+    teacher.load_state_dict({name: value[:2].clone() for name, value in model.a.state_dict().items()})
+    with torch.no_grad():
+        model.a.weight += torch.randn(3, 4)
+    p, q = teacher(inputs).log_softmax(1), model(inputs)[:, :2].log_softmax(1)
+    found = guard.penalty(inputs)
+    torch.testing.assert_close(found, (p.exp() * (p - q)).sum(1).mean())
+    found.backward()
+    assert model.a.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("targets", [torch.tensor([0, 1, -100, 1]), torch.zeros(4), torch.zeros(4, 2).long()])
+def test_targets_that_are_no_classes_are_not_kept(targets):
+    with pytest.raises(ValueError, match="targets"):
+        Replay(nn.Linear(3, 2), examples=2).consolidate(torch.randn(4, 3), targets)
+
+
+def test_a_class_that_the_model_does_not_have_is_named():
+    guard = Replay(nn.Linear(3, 2), examples=2)
+    guard.consolidate(torch.randn(2, 3), torch.tensor([0, 7]))
+    with pytest.raises(ValueError, match=r"targets runs to 7.*2 classes"):
+        guard.penalty()
+
+
+def test_examples_of_another_shape_are_not_kept():
+    guard = Replay(nn.Linear(3, 2), examples=2)
+    guard.consolidate(torch.randn(2, 3), torch.tensor([0, 1]))
+    before = guard.state_dict()
+    with pytest.raises(ValueError, match="inputs has shape"):
+        guard.consolidate(torch.randn(2, 4), torch.tensor([0, 1]))
+    assert torch.equal(before["inputs"], guard.state_dict()["inputs"])

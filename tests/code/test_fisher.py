@@ -446,8 +446,12 @@ REFUSED = {
     "NaN in the inputs": (lambda: (LINEAR, torch.full((5, 4), float("nan"))), {}, ["finite"]),
     "nothing to train": (lambda: (frozen(), X), {}, ["no parameter that requires grad"]),
     "overflow": (lambda: (overflowing(), 1e10 * X), {}, ["not finite"]),
-    "a column of scores": (lambda: (nn.Linear(4, 1), X), {}, ["logits", "(1, 1)", "2 or more classes"]),
-    "scores per token": (lambda: (nn.Linear(4, 3), X[:, None]), {}, ["logits", "(1, 1, 3)"]),
+    "a column of scores": (lambda: (nn.Linear(4, 1), X), {}, ["logits", "(5, 1)", "2 or more classes", "'bernoulli'", "'gaussian'"]),
+    "examples that went": (
+        lambda: (Function(lambda m, x: m.a(x).sum(0, keepdim=True), a=nn.Linear(4, 3)), X),
+        {},
+        ["logits", "2 examples", "(1, 3)"],
+    ),
     "a dictionary of outputs": (
         lambda: (Function(lambda m, x: {"y": m.a(x)}, a=nn.Linear(4, 3)), X),
         {},

@@ -5,7 +5,19 @@ import math
 import pytest
 import torch
 from by_hand import assert_untouched, whole_state
-from ewc import EWC, L2, Distillation, KroneckerEWC, MemoryAwareSynapses, Replay, SynapticIntelligence, Task, fit, mlp
+from ewc import (
+    EWC,
+    L2,
+    DarkReplay,
+    Distillation,
+    KroneckerEWC,
+    MemoryAwareSynapses,
+    Replay,
+    SynapticIntelligence,
+    Task,
+    fit,
+    mlp,
+)
 from ewc.together import learn_together
 from safetensors.torch import load_file, save_file
 from small_tasks import blobs
@@ -28,6 +40,7 @@ METHODS = {
     **QUADRATIC,
     "distillation": Distillation,
     "replay": lambda m, s=1.0: Replay(m, s, examples=4, batch_size=6),
+    "dark replay": lambda m, s=1.0: DarkReplay(m, s, examples=4, batch_size=6),
 }
 DIAGONAL = [name for name in QUADRATIC if "Kronecker" not in name]
 TARGETS = torch.arange(6) % 3
@@ -348,7 +361,7 @@ def test_a_loaded_state_shares_no_memory_with_the_giver(name):
     assert all(torch.equal(kept, before[key]) for key, kept in taker.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "replay"])
+@pytest.mark.parametrize("name", [name for name in METHODS if "replay" not in name])
 def test_the_empty_state_of_before_the_first_task_may_be_loaded(name):
     penalty = METHODS[name](network())
     assert penalty.state_dict() == {}

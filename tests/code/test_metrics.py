@@ -137,3 +137,14 @@ def test_weights_in_common_or_not():
 def test_fishers_that_cannot_be_compared_are_refused(other):
     with pytest.raises(ValueError, match="second"):
         fisher_overlap({"w": torch.ones(2)}, other)
+
+
+@pytest.mark.parametrize("baseline", [[0.1, 10.0], [0.1, -0.1], [0.1, float("nan")]])
+def test_a_baseline_that_is_no_accuracy_is_refused(baseline):
+    with pytest.raises(ValueError, match="baseline"):
+        AccuracyMatrix([[0.9, 0.1], [0.7, 0.8]]).forward_transfer(baseline)
+
+
+def test_words_are_no_accuracies():
+    with pytest.raises(ValueError, match="values holds what is no number"):
+        AccuracyMatrix([["high", "low"], ["low", "high"]])

@@ -68,3 +68,30 @@ def test_a_convolution_takes_noise_and_has_no_inputs_that_are_never_used():
 def test_what_is_no_fisher_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         scales(**{"fisher": torch.ones(2), "kind": "shaped"} | arguments)
+
+
+def test_a_class_that_is_ruled_out_adds_nothing_to_the_divergence():
+    torch.manual_seed(0)
+    all_three = torch.nn.Linear(4, 3).double()
+    inputs, step = torch.randn(6, 4).double(), torch.randn(15).double()
+    network = nn.Sequential(all_three, RulesOut())
+    two = nn.Linear(4, 2).double()
+    two.load_state_dict({name: value[:2] for name, value in all_three.state_dict().items()})
+    of_two = torch.cat([step[:8], step[12:14]])
+    assert divergence(network, inputs, step) == pytest.approx(divergence(two, inputs, of_two), rel=1e-12)
+
+
+class RulesOut(nn.Module):
+    def forward(self, logits):
+        return logits.masked_fill(torch.tensor([False, False, True]), -torch.inf)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "shaped", "null"])
+def test_noise_must_have_a_weight_to_touch(kind):
+    with pytest.raises(ValueError, match="used"):
+        scales(torch.ones(3), kind, used=torch.zeros(3, dtype=torch.bool))
+
+
+def test_shaped_noise_of_a_fisher_of_zeros_is_refused():
+    with pytest.raises(ValueError, match="fisher"):
+        scales(torch.zeros(3), "shaped")

@@ -356,6 +356,23 @@ def test_what_the_layers_give_is_read_from_them_without_a_warning(name):
             diagonal_fisher(model.to(kind), inputs, labels="argmax", batch_size=200)
 
 
+def test_residual_connections_are_read_from_the_layers():
+    """The same output is met at several depths of the graph, on the way past a block and on the way through it."""
+
+    def residual(m, x):
+        x = m.a(x)
+        for first, second in ((m.b, m.c), (m.d, m.e)):
+            x = x + second(first(x).tanh())
+        return m.head(x)
+
+    parts = {name: nn.Linear(4, 4) for name in "abcde"}
+    model, x = Function(residual, **parts, head=nn.Linear(4, 3)), torch.randn(5, 4)
+    squares, p = squared_scores(model, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(diagonal_fisher(model, x), mean_over(squares, p))
+
+
 @pytest.mark.parametrize("name", ["attention", "forward hook", "forward pre-hook", "parametrization", "experts", "sorted"])
 def test_kronecker_factors_are_refused_where_layers_do_not_see_the_examples(name):
     model, inputs = made(name)

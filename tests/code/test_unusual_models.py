@@ -624,6 +624,18 @@ def lists_of_layers_of_every_kind():
     ), normal()
 
 
+@held
+def what_is_kept_for_batches_of_one_size():
+    def forward(m, x):
+        if len(m.kept) != len(x):
+            m.kept = x.new_full((len(x), 1), 2.0)
+        return m.a(x) * m.kept
+
+    network = Function(forward, a=nn.Linear(3, 2))
+    network.kept = torch.ones(0, 1)
+    return network, normal()
+
+
 @pytest.mark.parametrize("name", known(MODELS, lambda name: {name}))
 def test_the_fisher_is_the_one_by_loop(name):
     network, inputs = MODELS[name]()
@@ -841,6 +853,23 @@ def test_two_that_are_mixed_among_many_are_seen(first):
     )
     with pytest.raises(ValueError, match="mixes the examples"):
         diagonal_fisher(network, torch.randn(60, 3))
+
+
+def test_a_sum_over_twenty_two_that_decides_is_seen():
+    """Both halves and nearly all examples alone decide as the batch does."""
+    network, inputs = Function(MIXED["the batch decides by which layer"], a=nn.Linear(3, 2), b=nn.Linear(3, 2)), torch.ones(22, 3)
+    inputs += 0.1 * torch.randn(22, 3)
+    inputs[7] = -2
+    with pytest.raises(ValueError, match="mixes the examples"):
+        diagonal_fisher(network, inputs)
+
+
+def test_one_of_many_whose_sum_decides_is_seen_where_torch_can_vectorise():
+    network = Function(lambda m, x: torch.where(x.sum() > 0, m.a(x), m.b(x)), a=nn.Linear(3, 2), b=nn.Linear(3, 2))
+    inputs = torch.ones(500, 3) + 0.1 * torch.randn(500, 3)
+    inputs[[60, 61]] = -2
+    with pytest.raises(ValueError, match="mixes the examples"):
+        diagonal_fisher(network, inputs)
 
 
 def test_a_model_that_writes_into_its_inputs_is_vectorised_all_the_same():

@@ -10,7 +10,8 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-HOLDERS = [name for name in MODULES if name.endswith(("workshop.sequences", ".experiments", ".two_lessons", ".without_images"))]
+ENDINGS = ("workshop.sequences", "workshop.paper_cifar", ".experiments", ".two_lessons", ".without_images", ".rivals")
+HOLDERS = [name for name in MODULES if name.endswith(ENDINGS)]
 
 # Each experiment in a form that takes a moment, in each of its variants.
 TINY = {
@@ -18,6 +19,10 @@ TINY = {
     "two_tasks": [
         {"method": method, "strength": strength, "steps": 3, "hidden": (4,)}
         for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0))
+    ],
+    "first_steps": [
+        {"method": method, "strength": strength, "proximal": proximal, "memory": 5, "steps": 3, "hidden": (4,)}
+        for method, strength, proximal in (("plain", None, False), ("ewc", 1.0, False), ("ewc", 1.0, True), ("replay", 1.0, False))
     ],
     "second_lessons": [{"ways": (("slower", 0.1), ("freeze", 1), ("replay", 5)), "steps": 3, "hidden": (4,)}],
     "fisher_of_labels": [{"examples": 40, "passes": 2, "hidden": (4,)}],
@@ -45,10 +50,18 @@ TINY = {
     "two_lessons": [
         {"method": method, "strength": 1.0, "tuning": tuning, "steps": 3, "hidden": (4,)} for method, tuning in (("ewc", False), ("l2", True))
     ],
+    "permuted_rivals": [
+        {"method": method, "strength": 1.0, "replay_strength": 1.0, "memory": 5, "count": 2, "hidden": (4,), "steps": 3, "batch_size": 10}
+        for method in ("dark replay", "ewc and replay", "orthogonal")
+    ],
+    "all_at_once": [{"scenario": scenario, "hidden": (4,), "steps": 1, "batch_size": 10} for scenario in (None, "domain", "task")],
     "importances": [{"steps": 3, "hidden": (4,)}],
     "costs": [
         {
-            "methods": tuple((name, {"method": name, "memory": 5}) for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay")),
+            "methods": tuple(
+                (name, {"method": name, "memory": 5})
+                for name in ("ewc", "si", "mas", "l2", "kronecker", "lwf", "replay", "dark replay", "orthogonal")
+            ),
             **{"count": 2, "hidden": (4,), "steps": 2, "repeats": 1},
         }
     ],
@@ -60,12 +73,16 @@ TINY = {
     ],
     "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
     "last_lesson": [
-        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,)}
+        {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,), "tuning": masked}
         for method, masked in (("plain", True), ("ewc", False))
     ],
     "class_means": [
         {"features": features, "strength": 1.0, "hidden": (4,), "steps": 3, "batch_size": 8, "fisher_examples": 20}
         for features in ("pixels", "drawn", "first lesson", "elastic")
+    ],
+    "photographs": [
+        {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 2, "groups": 2, "width": 1, "steps": 2, "batch_size": 8}
+        for method, labels in (("plain", "exact"), ("joint", "exact"), ("ewc", "sampled"), ("ewc", "batched"))
     ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
 }

@@ -65,11 +65,3 @@ def test_a_first_visit_has_nothing_to_complain_of(browser, real_book):
     page.wait_for_load_state("load")
     page.close()
     assert complaints == []
-
-
-def test_search_finds_a_word_of_a_chapter(windows):
-    visit = windows.open("search", "desktop", "light")
-    visit.page.goto(visit.page.url + "?q=fisher")
-    visit.page.wait_for_selector("#search-results li a", timeout=10_000)
-    assert not visit.foreign
-    visit.close()

@@ -78,6 +78,27 @@ def frames(pictures: Mapping, label: str | Sequence[str], start=None) -> Frames:
     return Frames(ordered, labels, choices, start)
 
 
+class Switch:
+    """Two pictures of one thing, without and with, and a switch between them; without JavaScript both are shown."""
+
+    def __init__(self, without: Picture, with_it: Picture, label: str):
+        if without.alt == with_it.alt:
+            raise ValueError("without and with_it have the same alt text; each must say what it shows")
+        self.pictures, self.label = (without, with_it), label
+
+    def __repr__(self) -> str:
+        return " ".join(picture.alt for picture in self.pictures)
+
+    def _repr_html_(self) -> str:
+        label = html.escape(self.label)
+        states = "".join(
+            f'<div class="switched-state"><p class="switched-name">{word} {label}</p>{picture._repr_html_()}</div>'
+            for word, picture in zip(("Without", "With"), self.pictures, strict=True)
+        )
+        control = f'<button type="button" role="switch" aria-checked="false" hidden>{label}</button>'
+        return f'<div class="switched">{control}<div class="switched-states">{states}</div></div>'
+
+
 def _control(label, values, chosen):
     names = [html.escape(f"{value:g}" if isinstance(value, float) else str(value)) for value in values]
     return (

@@ -22,7 +22,8 @@ import torch
 
 from ewc.datasets import mnist
 from ewc.training import device
-from ewc.workshop import page, sequences
+from ewc.workshop import page, paper_cifar, sequences
+from ewc.workshop.readable import readable
 from ewc.workshop.records import Record
 from ewc.workshop.tuning import best
 
@@ -132,6 +133,15 @@ FIFTY = {
 FIFTY_HIDDEN = ((100, 100), (200, 200))
 FIFTY_METHODS = (({"method": "kronecker", "factors": "added"}, (1.0, 3.0, 10.0)), ({"method": "ewc"}, (1.0, 10.0, 100.0)))
 
+# The board of the family, in lessons of a whole pass over the images: ten times as long as in a build.
+ONE_PASS = {"count": 5, "hidden": (100, 100), "steps": 938, "batch_size": 64, "fisher_examples": 2000}
+ONE_PASS_METHODS = (
+    ({"method": "plain"}, ()),
+    ({"method": "ewc"}, (3.0, 10.0, 30.0, 100.0, 300.0)),
+    ({"method": "l2"}, (0.003, 0.01, 0.03, 0.1, 0.3)),
+    ({"method": "replay"}, (0.03, 0.1, 0.3, 1.0, 3.0)),
+)
+
 
 def hsu(scenario: str, method: str) -> dict:
     """The run of Hsu et al. with this method: what they did beyond HSU for some of them."""
@@ -157,6 +167,8 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
         "ritter-fifty": _ritter_fifty(),
         "van-de-ven-2019-split": _split_printed(),
         "van-de-ven-2019-permuted": _permuted_printed(),
+        "van-de-ven-fisher": _van_de_ven_fisher(),
+        "one-pass": _one_pass(),
     }
 
 
@@ -202,6 +214,16 @@ def _split_printed():
         seen = {"seen": True} if scenario == "class" else {}
         for own, strengths in methods:
             yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": scenario, **seen, **own}, strengths)
+
+
+def _van_de_ven_fisher():
+    for run, strengths in paper_cifar.runs():
+        yield from _tuned(paper_cifar.photographs, run, strengths)
+
+
+def _one_pass():
+    for own, strengths in ONE_PASS_METHODS:
+        yield from _tuned(sequences.permuted_tasks, {**ONE_PASS, **own}, strengths)
 
 
 def _tuned(experiment, run, strengths, seeds=SEEDS):
@@ -252,7 +274,7 @@ def records(experiment: Callable | None = None, *, protocol: Callable[[str], boo
         known[kept["key"]] = path
         if (experiment is not None and kept["name"] != _name(experiment)) or not protocol(path.parent.name):
             continue
-        values = {**_defaults(getattr(sequences, kept["name"].replace(" ", "_"))), **kept["configuration"], "seed": kept["seed"]}
+        values = {**_defaults(_experiment(kept["name"])), **kept["configuration"], "seed": kept["seed"]}
         if all(values.get(name) == value for name, value in wanted.items()):
             found.append(Record(**kept, tensors={}))
     found.sort(key=lambda record: record.seed)
@@ -305,10 +327,21 @@ def key_of(experiment: Callable, configuration: dict, seed: int, checksum: str) 
 
 
 def make(runs: dict[str, Iterable[tuple[Callable, dict]]], *, say: Callable[[str], None] = print) -> None:
-    """Train the runs that have no record yet, by protocol, and write theirs, each whole or not at all."""
-    data = mnist()
+    """Train the runs that have no record yet, by protocol, and write theirs, each whole or not at all.
+
+    A protocol whose data are not to be had is left out, and said to be.
+    """
+    missing = set()
     for protocol, experiment, run in ((name, *each) for name, those in runs.items() for each in those):
+        if protocol in missing:
+            continue
         configuration, seed = complete(experiment, run)
+        try:
+            data = experiment.data(configuration) if hasattr(experiment, "data") else mnist()
+        except FileNotFoundError as error:
+            say(f"{protocol} is left out: {error}")
+            missing.add(protocol)
+            continue
         key = key_of(experiment, configuration, seed, data.checksum)
         path = folder() / protocol / f"{_name(experiment).replace(' ', '-')}-{configuration['method']}-{key}.json"
         if any(folder().glob(f"*/*-{key}.json")):
@@ -337,7 +370,7 @@ def make(runs: dict[str, Iterable[tuple[Callable, dict]]], *, say: Callable[[str
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(_json(kept), "utf8")
+        unfinished.write_text(readable(kept), "utf8")
         os.replace(unfinished, path)
         say(f"   {100 * sum(result['matrix'][-1]) / len(result['matrix']):.2f} % in {seconds:.0f} s: {path.name}")
     say(f"Every run has its record in {folder()}")
@@ -347,29 +380,18 @@ def _name(experiment):
     return experiment.__name__.replace("_", " ")
 
 
+def _experiment(name):
+    """The experiment whose records have this name."""
+    name = name.replace(" ", "_")
+    return getattr(sequences, name, None) or getattr(paper_cifar, name)
+
+
 @functools.cache
 def _defaults(experiment):
     """What the experiment takes where nothing is said; None where something must be said."""
     parameters = inspect.signature(experiment).parameters.values()
     required = [each.name for each in parameters if each.default is each.empty and each.name != "tasks"]
     return complete(experiment, {name: None for name in required})[0]
-
-
-def _json(value):
-    """JSON that a person can read and a difference can show: numbers to six digits, an innermost list on one line."""
-    rounded = json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6))
-    return _lines(rounded) + "\n"
-
-
-def _lines(value, indent=""):
-    inside = list(value.values()) if isinstance(value, dict) else value
-    if not isinstance(value, dict | list) or not any(isinstance(each, dict | list) for each in inside):
-        return json.dumps(value, ensure_ascii=False)
-    deeper = indent + " "
-    if isinstance(value, dict):
-        parts = [f"{json.dumps(name)}: {_lines(each, deeper)}" for name, each in value.items()]
-        return "{\n" + ",\n".join(deeper + part for part in parts) + "\n" + indent + "}"
-    return "[\n" + ",\n".join(deeper + _lines(each, deeper) for each in value) + "\n" + indent + "]"
 
 
 if __name__ == "__main__":

@@ -38,7 +38,10 @@ from ewc.workshop import page
 
 # The modules that most experiments run, and those behind one call: the diagonal Fisher, a penalty of springs.
 LEARNING = ("tasks", "models", "heads", "passes", "training", "metrics")
-READINGS = ("readings", "mixing", "calls", "evaluating", "gradients", "scores", "checks")
+READINGS = (
+    *("looking", "labels", "likelihoods", "scores", "batches", "readings", "ways", "mixing", "calls", "places", "gradients"),
+    *("processes", "evaluating", "checks"),
+)
 FISHER = ("fisher", "factors", *READINGS)
 SPRINGS = ("penalties", "springs", "checks")
 

@@ -26,7 +26,7 @@ _USES = {
     "joint": (),
     "l2": SPRINGS,
     "ewc": (*SPRINGS, *FISHER),
-    "si": ("importance", "springs", "checks"),
+    "si": ("importance", "springs", "processes", "checks"),
     "mas": ("sensitivity", "springs", *READINGS),
     "kronecker": ("kronecker", "springs", *FISHER),
     "lwf": ("distillation", "checks"),

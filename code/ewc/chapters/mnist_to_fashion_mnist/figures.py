@@ -2,7 +2,24 @@
 
 from itertools import pairwise
 
-from ewc.workshop.drawing import BLUE, GREEN, INK, ORANGE, Picture, draw, ink, looks_of, mean_and_range, steps_axis
+import torch
+from ewc.workshop.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    Picture,
+    apart,
+    draw,
+    ink,
+    label,
+    looks_of,
+    mean_and_range,
+    percent,
+    steps_axis,
+)
 from torch import Tensor
 
 
@@ -35,6 +52,53 @@ def kept(plain, ewc, tasks) -> Picture:
         f"at {before[:, -1, 1].mean():.0%} and {after[:, -1, 1].mean():.0%}.",
         of_task(0),
         of_task(1),
+    )
+
+
+def gap(runs: dict, tasks) -> Picture:
+    """The accuracy on the first task after each of the first steps of the second, mean and range over seeds, for up to four ways to learn."""
+    curves = {name: torch.tensor([run.result["first"] for run in own]) for name, own in runs.items()}
+    steps = next(iter(runs.values()))[0].result["steps"]
+
+    def panel(axes):
+        ends = apart([float(values.mean(0)[-1]) for values in curves.values()], 0.055)
+        for (name, values), colour, end in zip(curves.items(), (ORANGE, BLUE, PURPLE, GREEN), ends, strict=False):
+            mean_and_range(axes, steps, values, colour)
+            label(axes, name, (steps[-1], end), (4, 0), colour)
+        axes.set_xlim(0, steps[-1])
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(f"steps of learning {tasks[1].name}")
+        axes.set_title(f"{tasks[0].name}, read correctly")
+        percent(axes)
+
+    told = "; ".join(
+        f"{name} from {values[:, 0].mean():.0%} to {values.mean(0).min():.0%} and then {values[:, -1].mean():.0%}" for name, values in curves.items()
+    )
+    return draw(f"Accuracy on {tasks[0].name} after each of the first {steps[-1]} steps of learning {tasks[1].name}, mean of {len(runs['EWC'])} seeds: {told}.", panel)
+
+
+def opening(runs, tasks, name) -> Picture:
+    """The first picture of the book: both accuracies while the second task is learned, one way of learning a picture.
+
+    Two of these, of two ways, lie on each other, so all of it stands at the same places: a fixed scale, and the words outside.
+    """
+    steps, values = looks_of(runs, 1)
+    x = [max(step, 0.7) for step in steps]
+    ends = values[:, -1].mean(0)
+    heights = apart([float(end) for end in ends], 0.1)
+
+    def panel(axes):
+        for place, colour in ((0, BLUE), (1, GREY)):
+            mean_and_range(axes, x, values[:, :, place], colour, linewidth=2.6 if place == 0 else 1.8)
+            axes.annotate(tasks[place].name, (1, heights[place]), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                          color=colour, va="center", annotation_clip=False)  # fmt: skip
+        steps_axis(axes, steps, f"steps of learning {tasks[1].name}")
+        axes.set_title("read correctly")
+
+    return draw(
+        f"{name}: accuracy against steps of learning {tasks[1].name}, mean and range of {len(runs)} seeds. {tasks[0].name} goes from "
+        f"{values[:, 0, 0].mean():.0%} to {ends[0]:.0%}, and {tasks[1].name} from {values[:, 0, 1].mean():.0%} to {ends[1]:.0%}.",
+        panel,
     )
 
 

@@ -15,9 +15,8 @@ import torch
 from ewc.evaluating import evaluated
 from ewc.fisher import diagonal_fisher
 from ewc.gradients import add_linear, zeros
+from ewc.looking import Look
 from ewc.penalties import EWC
-from ewc.readings import readings
-from ewc.scores import names_of_trainable
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -49,16 +48,16 @@ def own_label_weighted(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 1024
 ) -> dict[str, Tensor]:
     """1/N Σ_n p(yₙ|xₙ) s(xₙ, yₙ)²: one of the C terms of the sum over labels, that of the data's label."""
-    with evaluated(model):
-        names = names_of_trainable(model)
-        total = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}
-        for places, reading in readings(model, names, inputs, batch_size):
+    look = Look(model, inputs, targets, batch_size=batch_size)
+    with look.begun_unlabelled():
+        total = {name: zeros(parameter.shape, parameter) for parameter, name in look.names.items()}
+        for own, reading in look.plain_readings():
             p = reading.logits.detach().softmax(1)
-            label = one_hot(targets[places], p.shape[1])
+            label = one_hot(own, p.shape[1])
             weight = (p * label).sum(1, keepdim=True)
             for deltas, others in reading.passes([weight.sqrt() * (label - p)]):
                 for call, delta in zip(reading.closed, deltas, strict=True):
-                    add_linear(total, names, call.module, delta**2, call.input.detach() ** 2)
+                    add_linear(total, look.names, call.module, delta**2, call.input.detach() ** 2)
                 for gradients in others:
                     for name, gradient in gradients.items():
                         total[name] += (gradient**2).sum(0)

@@ -7,6 +7,7 @@ import time
 from statistics import median
 
 import torch
+from ewc.chapters.the_family import rivals
 from ewc.fisher import diagonal_fisher
 from ewc.importance import SynapticIntelligence
 from ewc.models import mlp
@@ -19,7 +20,8 @@ from ewc.workshop.sequences import bytes_carried, penalty_of_run
 from torch.nn.functional import cross_entropy
 
 _IMPORTANCES = (*LEARNING, *FISHER, "springs", "importance", "sensitivity")
-_COSTS = (*_IMPORTANCES, *SPRINGS, "together", "workshop.sequences", "kronecker", "factors", "distillation", "replay")
+_COSTS = (*_IMPORTANCES, *SPRINGS, "together", "workshop.sequences", "kronecker", "factors", "distillation", "heads")
+_COSTS = (*_COSTS, "replay", "dark_replay", "projection", "chapters.the_family.rivals")
 STEPS = {"cpu": {"steps": 400}, "embedded": {"steps": 250}}
 
 
@@ -72,8 +74,8 @@ def costs(
     methods: tuple[tuple[str, dict], ...],
     count: int = 5,
     hidden: tuple[int, ...] = (100, 100),
-    steps: int = 20,
-    repeats: int = 5,
+    steps: int = 40,
+    repeats: int = 7,
     batch_size: int = 64,
     fisher_examples: int = 10_000,
     seed: int = 0,
@@ -82,35 +84,35 @@ def costs(
 
     Args:
         methods: pairs of a name and what sets the method: ``method``, and where it matters ``anchors``, ``factors``, ``memory``.
-        steps: so many are timed at once, beside as many of plain descent, `repeats` times; the median ratio counts.
+        steps: so many are timed at once, and right after them as many of plain descent. Every method has its turn before the
+            first has another, `repeats` times, so that a machine that is busy for a while is slow for all; the median ratio counts.
 
-    Keeps for each name the seconds of a consolidation, a step's time over that of plain descent, the bytes that are carried
-    from task to task, and those that are held while a task is learned.
+    Keeps for each name a step's time over that of plain descent, the bytes that are carried from task to task, and those that are
+    held while a task is learned.
     """
     sequence = permuted(tasks[0], count, seed)
     usual = {"strength": 0.01, "anchors": "merged", "decay": 1.0, "factors": "kept", "labels": "exact", "memory": 200, "way": "explicit"}
-    usual |= {"fisher_examples": fisher_examples, "batch_size": batch_size, "seed": seed}
+    usual |= {"fisher_examples": fisher_examples, "batch_size": batch_size, "seed": seed, "replay_strength": 0.01}
 
     def seconds(model, penalty):
         started = _now()
         fit_together([model], [sequence[-1]], penalties=[penalty], steps=steps, batch_size=batch_size, learning_rate=1e-3)
         return _now() - started
 
-    found = {}
-    alone = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
+    alone, racing = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device), {}
     for name, method in methods:
         model = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device)
-        penalty, taken = penalty_of_run(usual | method, model), []
-        for task in sequence[:-1]:
-            inputs = task.train_inputs
+        racing[name] = model, (rivals.guard if method["method"] in rivals.METHODS else penalty_of_run)(usual | method, model)
+    for task in sequence[:-1]:
+        inputs = task.train_inputs  # made once for all: it takes longer than most of them take with it
+        for model, penalty in racing.values():
             with torch.no_grad():  # no lesson is learned here, and no task has the weights of the one before
                 next(model.parameters()).mul_(0.999)
-            started = _now()
             penalty.consolidate(inputs, task.train_targets)
-            taken.append(_now() - started)
-        carried = bytes_carried(penalty)
-        ratios = [seconds(model, penalty) / seconds(alone, None) for _ in range(repeats)]
-        found[name] = {"consolidation": median(taken), "step": median(ratios), "carried": carried, "held": bytes_carried(penalty)}
+    found = {name: {"carried": bytes_carried(penalty)} for name, (_, penalty) in racing.items()}
+    rounds = [{name: seconds(*each) / seconds(alone, None) for name, each in racing.items()} for _ in range(repeats)]
+    for name, (_, penalty) in racing.items():
+        found[name] |= {"step": median(each[name] for each in rounds), "held": bytes_carried(penalty)}
     return found, {}
 
 

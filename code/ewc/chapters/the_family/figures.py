@@ -20,7 +20,7 @@ from ewc.workshop.drawing import (
 from torch import Tensor
 
 # What a method keeps of the old tasks decides its colour and its mark.
-KEEPS = {"nothing": (GREY, "X"), "weights": (BLUE, "o"), "answers": (PURPLE, "D"), "images": (ORANGE, "s")}
+KEEPS = {"nothing": (GREY, "X"), "weights": (BLUE, "o"), "inputs": (GREEN, "^"), "answers": (PURPLE, "D"), "images": (ORANGE, "s")}
 
 
 def _percent(axes, which):
@@ -76,7 +76,7 @@ def standings(boards: dict[str, dict[str, Sequence[float]]], keeps: dict[str, st
     return draw(
         f"Mean accuracy over all tasks after the last one, mean and standard error over seeds, from the best to the worst. {said}",
         *(of(title, board) for title, board in boards.items()),
-        size=(5.4, 3.7) if len(boards) == 1 else (3.6, 3.1),
+        size=(5.4, 1.0 + 0.25 * max(map(len, boards.values()))) if len(boards) == 1 else (3.6, 3.1),
     )
 
 
@@ -183,7 +183,7 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
         # A name goes to the right of its mark, or to the left where another mark stands in its way.
         sides = {"left": [], "right": []}
         for name, (x, y) in spots.items():
-            near = (abs(other_y - y) < 4 * line and 0.02 < log10(other_x / x) < 0.9 for other_x, other_y in spots.values())
+            near = (abs(other_y - y) < 2.5 * line and 0.02 < log10(other_x / x) < 0.9 for other_x, other_y in spots.values())
             sides["left" if any(near) else "right"].append(name)
         for side, names in sides.items():
             heights = [spots[name][1] for name in names]

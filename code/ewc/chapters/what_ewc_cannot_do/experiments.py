@@ -10,7 +10,7 @@ from ewc.fisher import diagonal_fisher
 from ewc.models import mlp
 from ewc.noise import KINDS, curvature_along, direction, divergence, in_use, mean_kl, scales, turned
 from ewc.penalties import EWC
-from ewc.tasks import split
+from ewc.tasks import held_out, split
 from ewc.together import fit_together, learn_together
 from ewc.training import accuracy, use_units
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
@@ -39,6 +39,7 @@ def last_lesson(
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     fisher_examples: int = 10_000,
+    tuning: bool = False,
     seed: int = 0,
 ):
     """Learn the classes in `groups` tasks with ``"plain"`` Adam or ``"ewc"``, and watch the outputs while the last task is learned.
@@ -46,9 +47,10 @@ def last_lesson(
     Args:
         masked: whether the loss of a task is over the outputs of its own classes alone.
         examples: from how many training images of each class the biases of the outputs are corrected afterwards.
+        tuning: test on held-out training images, and train without them.
 
-    Keeps the accuracies on the old tasks before the last lesson and on all after it, with all outputs to choose from, and those
-    after it with each task's own outputs; at each look the mean
+    Keeps the accuracy matrix, with all outputs to choose from, its last row once more as ``"after"``, and the same with each task's
+    own outputs; at each look the mean
     probability of each class on the last task's training images, and on test images of the old classes how much the mean
     logit of the new classes is above that of the old; what of that rise came through biases, weights of the outputs, and
     hidden layers; the median probability that old images gave a new class before; and the accuracy once the biases have
@@ -60,9 +62,10 @@ def last_lesson(
 
 def _last(tasks, runs):
     shared, device = runs[0], tasks[0].train_targets.device
-    together = split(tasks[0], shared["groups"], scenario="class")
-    apart = split(tasks[0], shared["groups"], scenario="task")
-    classes = len(tasks[0].classes)
+    base = held_out(tasks[0]) if shared["tuning"] else tasks[0]
+    together = split(base, shared["groups"], scenario="class")
+    apart = split(base, shared["groups"], scenario="task")
+    classes = len(base.classes)
     new = list(apart[-1].units)
     old = [number for number in range(classes) if number not in new]
     models = [mlp(shared["hidden"], classes=classes, units=True, seed=run["seed"]).to(device) for run in runs]
@@ -118,9 +121,10 @@ def _last(tasks, runs):
         with torch.no_grad():
             use_units(first, None)
             rare = first(earlier).softmax(-1)[:, new].median()
+        after = [accuracy(model, task) for task in together]
         result = {
-            "before": matrix.values[-1].tolist(),
-            "after": [accuracy(model, task) for task in together],
+            "matrix": [[*row, float("nan")] for row in matrix.values.tolist()] + [after],
+            "after": after,
             "own outputs": [accuracy(model, task) for task in apart],
             "looks": kept,
             "rare": float(rare),

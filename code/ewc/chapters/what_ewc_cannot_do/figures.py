@@ -1,6 +1,7 @@
 """The figures of the chapter on what EWC cannot do: one function a figure, drawn from records, with its alt text."""
 
 from collections.abc import Sequence
+from math import log10 as power
 
 import torch
 from ewc.workshop.drawing import (
@@ -17,36 +18,40 @@ from ewc.workshop.drawing import (
     percent,
 )
 from ewc.workshop.tuning import Tuned
+from matplotlib.ticker import MultipleLocator
 from torch import Tensor
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # A raster cannot follow the page's colours: this one, over a see-through ground, reads on white and on black.
 _READ = (0.20, 0.49, 0.85)
 
 
+def _matrix(title, shares, names):
+    """A panel of shares, a row for what an image is and a column for what it is read as, with those of a tenth and more in figures."""
+
+    def panel(axes):
+        colour = torch.tensor(_READ).expand(*shares.shape, 3)
+        axes.imshow(torch.cat([colour, shares[..., None].float()], -1).numpy(), interpolation="nearest")
+        for i in range(len(shares)):
+            for j in range(len(shares)):
+                if shares[i, j] >= 0.1:
+                    axes.annotate(f"{100 * shares[i, j]:.0f}", (j, i), ha="center", va="center", fontsize=6.5 if len(names) > 5 else 9, color=INK)
+        axes.set_xticks(range(len(shares)), names, rotation=90 if max(map(len, names)) > 4 or (len(names) > 5 and max(map(len, names)) > 2) else 0)
+        axes.set_yticks(range(len(shares)), names)
+        axes.tick_params(length=0, labelsize=8)
+        for spine in axes.spines.values():
+            spine.set_visible(True)
+            spine.set_linewidth(0.6)
+        axes.set_xlabel("read as")
+        axes.set_ylabel("what it is")
+        axes.set_title(title)
+
+    return panel
+
+
 def confusions(counts: dict[str, Tensor], task) -> Picture:
     """For each method, in row i, column j, the share of the test images of class i that are read as class j."""
-
-    def of(name, matrix):
-        shares = matrix / matrix.sum(1, keepdim=True)
-
-        def panel(axes):
-            colour = torch.tensor(_READ).expand(*shares.shape, 3)
-            axes.imshow(torch.cat([colour, shares[..., None]], -1).numpy(), interpolation="nearest")
-            for i in range(len(shares)):
-                for j in range(len(shares)):
-                    if shares[i, j] >= 0.1:
-                        axes.annotate(f"{100 * shares[i, j]:.0f}", (j, i), ha="center", va="center", fontsize=6.5, color=INK)
-            axes.set_xticks(range(len(shares)), task.classes, rotation=90 if max(map(len, task.classes)) > 2 else 0)
-            axes.set_yticks(range(len(shares)), task.classes)
-            axes.tick_params(length=0, labelsize=8)
-            for spine in axes.spines.values():
-                spine.set_visible(True)
-                spine.set_linewidth(0.6)
-            axes.set_xlabel("read as")
-            axes.set_ylabel("what it is")
-            axes.set_title(name)
-
-        return panel
 
     last = {name: float(matrix[:, -2:].sum() / matrix.sum()) for name, matrix in counts.items()}
     right = {name: float(matrix.diagonal().sum() / matrix.sum()) for name, matrix in counts.items()}
@@ -56,8 +61,22 @@ def confusions(counts: dict[str, Tensor], task) -> Picture:
     )
     return draw(
         f"Confusion matrices of {task.name}, a row for what an image is and a column for what it is read as, with shares in per cent. {said}",
-        *(of(name, matrix) for name, matrix in counts.items()),
+        *(_matrix(name, matrix / matrix.sum(1, keepdim=True), task.classes) for name, matrix in counts.items()),
         size=(3.5, 3.5),
+    )
+
+
+def pairs_answered(shares: dict[str, Tensor], pairs: Sequence[str]) -> Picture:
+    """For each way, in row i, column j, the share of the images of pair i that are answered with a class of pair j."""
+    said = " ".join(
+        f"{name}: of each pair's own, {', '.join(f'{100 * value:.0f}' for value in matrix.diagonal())}; most answered is the pair {pairs[int(matrix.mean(0).argmax())]}, "
+        f"with {matrix.mean(0).max():.0%}."
+        for name, matrix in shares.items()
+    )
+    return draw(
+        f"Matrices, a row for the pair that an image belongs to and a column for the pair it is answered with, in per cent. {said}",
+        *(_matrix(name, matrix, pairs) for name, matrix in shares.items()),
+        size=(2.9, 2.9),
     )
 
 
@@ -117,34 +136,38 @@ def _from_the_lowest(values: Sequence[float]) -> tuple[float, float]:
 
 
 def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
-    """Accuracy on held-out images against the strengths, as multiples of the middle one of each grid: a panel for each scenario.
+    """Accuracy on held-out images against the strengths: a panel for each scenario, a line for each method.
 
-    The middle strength stands beside a method's name, since methods count theirs in different units.
+    A panel begins below the least of what was chosen: a strength that ruins a method would press all others together.
     """
     looks = dict(zip(next(iter(tried.values())), ((ORANGE, "D"), (INK, "o"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
 
     def of(scenario, methods):
-        shown = [value for each in methods.values() for value in each.found]
-        ratios = [value / each.centre for each in methods.values() for value in each.values]
-        room, most = 0.08 * (max(shown) - min(shown)), 1.1 * max(ratios)
+        chosen = [max(each.found) for each in methods.values()]
+        lowest = min(value for each in methods.values() for value in each.found)
+        low = max(lowest, min(chosen) - 1.2 * max(max(chosen) - min(chosen), 0.02))
+        room = 0.08 * (max(chosen) - low)
+        ends = [power(value) for each in methods.values() for value in (each.values[0], each.values[-1])]
 
         def panel(axes):
             for method, each in methods.items():
                 colour, mark = looks[method]
-                axes.semilogx([value / each.centre for value in each.values], each.found, color=colour, marker=mark, ms=4.5, lw=1.2)
-                axes.plot(each.chosen / each.centre, each.found[each.values.index(each.chosen)], color=colour, marker=mark, ms=8.5)
-            ends = apart([each.found[-1] for each in methods.values()], 1.05 * room)
-            for (method, each), end in zip(methods.items(), ends, strict=True):
-                axes.annotate(f"{method} {each.centre:,g}", (most, end), (6, 0), textcoords="offset points",
-                              color=looks[method][0], va="center", fontsize=8.5, annotation_clip=False)  # fmt: skip
-            axes.set_xticks(*zip(*((10.0**power, f"{10**power:,}" if power >= 0 else f"1/{10**-power:,}") for power in range(-3, 4)
-                                   if min(ratios) * 0.99 <= 10.0**power <= most), strict=True))  # fmt: skip
+                axes.semilogx(each.values, each.found, color=colour, marker=mark, ms=4.5, lw=1.2)
+                axes.plot(each.chosen, max(each.found), color=colour, marker=mark, ms=8.5)
+            heights = apart([max(each.found) for each in methods.values()], 1.15 * room)
+            for method, height in zip(methods, heights, strict=True):
+                axes.annotate(method, (10 ** max(ends), height), (9, 0), textcoords="offset points", color=looks[method][0], va="center",
+                              fontsize=8.5, annotation_clip=False)  # fmt: skip
+            ticks = range(round(min(ends)), round(max(ends)) + 1, 2)
+            axes.set_xticks([10.0**tick for tick in ticks], [f"10{str(tick).translate(_RAISED)}" for tick in ticks])
             axes.minorticks_off()
-            axes.set_xlim(0.85 * min(ratios), most)
-            axes.set_ylim(min(shown) - room, max(shown) + room)
-            axes.set_xlabel("λ, as a multiple of the number named")
+            axes.set_xlim(10 ** (min(ends) - 0.3), 10 ** (max(ends) + 0.3))
+            axes.set_ylim(low - room, max(chosen) + room)
+            axes.set_xlabel("λ")
             axes.set_title(scenario)
             percent(axes)
+            if max(chosen) - low < 0.06:
+                axes.yaxis.set_major_locator(MultipleLocator(0.01))  # the labels are whole per cents
 
         return panel
 
@@ -153,7 +176,7 @@ def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
         for scenario, methods in tried.items()
     )
     return draw(
-        f"Accuracy on held-out images against the strengths tried, as multiples of the middle one of each method, a panel a scenario. {said}.",
+        f"Accuracy on held-out images against the strengths tried, a panel a scenario, a line a method. {said}.",
         *(of(scenario, methods) for scenario, methods in tried.items()),
         size=(3.3, 2.9),
     )
@@ -163,7 +186,7 @@ def the_push(looks: dict[str, list[dict]], old: Sequence[int]) -> Picture:
     """While the last classes are learned: what probability the old ones still have on new images, and what old images are read as."""
     steps = [look["step"] for look in next(iter(looks.values()))]
     x = [max(step, 0.7) for step in steps]
-    styles = {"plain": (GREY, ":"), "EWC": (INK, "-"), "EWC, masked": (BLUE, "--")}
+    styles = dict(zip(looks, ((GREY, ":"), (INK, "-"), (ORANGE, "-."), (BLUE, "--")), strict=False))
 
     def panel_of(value, title, label):
         def panel(axes):

@@ -2,7 +2,7 @@
 """Three posteriors that stay in their family: learning more data changes a few numbers and nothing else.
 
     coin                Beta(a, b)      counts add up
-    mean of a Gaussian  N(m, 1/λ)       precisions add up, and the mean is an average weighted by precision
+    mean of a Gaussian  N(m, 1/α)       precisions add up, and the mean is an average weighted by precision
     linear regression   N(m, Λ⁻¹)       the same, with a matrix for the precision
 
 Each function takes what is believed before, looks at some data, and returns what is believed after, in the same form.
@@ -45,10 +45,10 @@ def log_beta(a: float, b: float) -> float:
 
 
 def learn_mean(mean: float, precision: float, values: Tensor, noise_precision: float) -> tuple[float, float]:
-    """N(m, 1/λ) becomes N(m′, 1/λ′) with λ′ = λ + Nβ and m′ = (λm + β Σ values) / λ′.
+    """N(m, 1/α) becomes N(m′, 1/α′) with α′ = α + Nβ and m′ = (αm + β Σ values) / α′.
 
     Args:
-        mean, precision: m and λ, the present belief about the mean.
+        mean, precision: m and α, the present belief about the mean.
         values: shape (N,), each the mean plus Gaussian noise.
         noise_precision: β, one over the variance of that noise; known, positive.
     """

@@ -189,10 +189,15 @@ def test_the_figure_says_where_each_way_begins_and_ends():
     assert alt.endswith("From the first lesson to the last: EWC from 90.0% to 40.0%; the pixels from 99.0% to 90.0%.")
 
 
-def test_a_search_is_drawn_as_multiples_of_the_middle_it_began_with():
-    runs = [(type("Ran", (), {"matrix": AccuracyMatrix([[value]])})(),) for value in (0.2, 0.3, 0.9, 0.6)]
-    each = Tuned((1.0, 10.0, 100.0, 1e4), tuple(runs), (), centre=10.0, widened=1)
-    drawn = figures.searches({"class": {"EWC": each}})
-    assert "class: EWC best at 100 with 90%" in drawn.alt
+def test_a_search_is_drawn_against_the_strengths_from_below_the_least_choice():
+    def searched(values, found):
+        runs = [(type("Ran", (), {"matrix": AccuracyMatrix([[value]])})(),) for value in found]
+        return Tuned(values, tuple(runs), (), centre=values[1], widened=0)
+
+    methods = {"EWC": searched((1.0, 10.0, 100.0, 1e4), (0.2, 0.3, 0.9, 0.6)), "L2": searched((0.1, 1.0, 10.0), (0.1, 0.88, 0.4))}
+    drawn = figures.searches({"class": methods})
+    assert "class: EWC best at 100 with 90%, L2 best at 1 with 88%" in drawn.alt
     (panel,) = drawn.panels
-    assert all(f"<!-- {text} -->" in panel for text in ("EWC 10", "1,000", "1/10")) and "<!-- 10,000 -->" not in panel
+    assert all(f"<!-- {text} -->" in panel for text in ("EWC", "L2", "λ", "90%")) and "<!-- 80%" not in panel and "<!-- 60%" not in panel
+    ticks = [f"<!-- 10{power} -->" in panel for power in ["⁻²", "⁻¹", "⁰", "¹", "²", "³", "⁴", "⁵"]]
+    assert ticks == [False, True, False, True, False, True, False, False]  # the axis counts in λ, over all that was tried

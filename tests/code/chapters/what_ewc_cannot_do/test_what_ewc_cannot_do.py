@@ -1,9 +1,11 @@
 """What EWC cannot do: noise on weights, the cost of a shifted logit, and the last lesson of a class-incremental sequence."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from ewc import full_fisher, mlp
-from ewc.chapters.what_ewc_cannot_do import experiments
+from ewc import AccuracyMatrix, full_fisher, mlp
+from ewc.chapters.what_ewc_cannot_do import experiments, figures
 from ewc.datasets import digits, letters
 from ewc.noise import cost_of_a_shift, curvature_along, direction, divergence, in_use, mean_kl, scales, turned
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -161,6 +163,32 @@ def test_plain_descent_reads_every_image_as_one_of_the_last_classes(lessons):
     assert result["looks"][-1]["read as new"] > 0.9
 
 
+def test_the_last_row_of_the_matrix_is_what_is_read_at_the_end_and_the_rest_is_from_the_lessons_before(lessons):
+    for result in lessons.values():
+        matrix = result["matrix"]
+        assert matrix[-1] == result["after"] and [len(row) for row in matrix] == [5] * 5
+        assert matrix[0][0] > 0.95
+        assert AccuracyMatrix(matrix).average() == pytest.approx(sum(result["after"]) / 5)
+
+
+def test_a_search_sees_no_test_image():
+    """With test images that are all black, a search reads as before, and what follows it does not."""
+    task = digits()
+    dark = replace(task, test_inputs=torch.zeros_like(task.test_inputs))
+    options = dict(hidden=(30,), steps=60, batch_size=32, examples=(1,))
+    seen = [experiments.last_lesson([its], tuning=True, **options)[0]["after"] for its in (task, dark)]
+    assert seen[0] == seen[1]
+    assert experiments.last_lesson([dark], **options)[0]["after"] != experiments.last_lesson([task], **options)[0]["after"]
+
+
+def test_the_pairs_that_are_answered_are_told_in_words():
+    shares = torch.tensor([[0.25, 0.75], [0.0, 1.0]], dtype=torch.float64)
+    drawn = figures.pairs_answered({"λ = 7": shares}, ["0, 1", "2, 3"])
+    assert "λ = 7: of each pair's own, 25, 100; most answered is the pair 2, 3, with 88%." in drawn.alt
+    (panel,) = drawn.panels
+    assert all(f"<!-- {text} -->" in panel for text in ("25", "75", "100", "λ = 7")) and "<!-- 0 -->" not in panel
+
+
 def test_with_outputs_of_its_own_a_task_is_read_better_than_among_all(lessons):
     for result in lessons.values():
         assert all(own >= among - 1e-9 for own, among in zip(result["own outputs"], result["after"], strict=True))
@@ -175,7 +203,7 @@ def test_a_few_images_for_the_biases_alone_bring_something_back(lessons):
 def test_runs_side_by_side_are_the_runs_alone():
     runs = [dict(method="plain"), dict(method="ewc", strength=1e3)]
     shared = dict(masked=False, examples=(5,), groups=5, hidden=(20,), steps=8, batch_size=32, learning_rate=1e-3,
-                  fisher_examples=50, seed=1)  # fmt: skip
+                  fisher_examples=50, tuning=False, seed=1)  # fmt: skip
     both = experiments.last_lesson.together([digits()], [{"strength": None} | run | shared for run in runs])
     for run, (found, _) in zip(runs, both, strict=True):
         alone, _ = experiments.last_lesson([digits()], **{"strength": None} | run | shared)

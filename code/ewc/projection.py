@@ -1,0 +1,161 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""Steps that old inputs do not feel: each layer's gradient is projected away from what the layer was shown in earlier tasks.
+
+A linear layer's answer to an old input x changes by ΔW x. So ΔW x is to be small for all old x. Orthogonal weights modification
+multiplies the gradient of W from the right by a matrix that leaves nothing of the directions in which the old inputs lie,
+
+    P = I − X (Xᵀ X + α I)⁻¹ Xᵀ = (I + X Xᵀ / α)⁻¹          ∂L/∂W ← ∂L/∂W P
+
+with the old inputs in the columns of X. Only the sum X Xᵀ is kept, as large as the layer has inputs, squared.
+
+This file needs torch, and beside it springs.py, checks.py, evaluating.py. From the book Weights that Remember.
+"""
+
+import torch
+from torch import Tensor, nn
+
+if __package__:
+    from . import springs
+    from .checks import checked_state, named, plain_name, unwrapped
+    from .evaluating import evaluated
+else:  # copied into a folder, without a package
+    import springs
+    from checks import checked_state, named, plain_name, unwrapped
+    from evaluating import evaluated
+
+
+class OrthogonalWeights:
+    """Orthogonal weights modification: the gradient of each linear layer times P = (I + λ Σ_tasks mean over examples of x xᵀ)⁻¹.
+
+    It adds nothing to the loss. Call `add_gradient` after ``loss.backward()`` and before the optimiser's step, which must be a
+    multiple of the gradients so far: plain descent, with momentum or without. Adam divides weight by weight, and what was
+    taken out comes back. The bias counts as the weight of an input that is always 1.
+
+    Args:
+        model: all its parameters that require grad belong to nn.Linear.
+        strength: λ ≥ 0. With N examples a task it is N / α of the paper.
+        max_examples: how many examples the inputs are taken of, spread evenly over those given; None for all.
+
+    Raises:
+        ValueError: an argument is not what it may be, or the model has other parameters to be trained.
+
+    Source: Zeng, Chen, Cui & Yu, Continual learning of context-dependent processing in neural networks, Nature Machine
+    Intelligence 1, 2019. They bring P up to date in every step, with the mean input of the batch, while a task is learned.
+    """
+
+    def __init__(self, model: nn.Module, strength: float = 1.0, *, max_examples: int | None = None):
+        self.model, self.strength = model, springs.checked_strength(strength)
+        self.max_examples = springs.checked_most(max_examples)
+        self._moments: dict[str, Tensor] = {}  # Σ_tasks mean x xᵀ, (inputs + 1, inputs + 1) a layer, without the 1 where it has no bias
+        self._projectors: dict[str, Tensor] = {}
+        self._layers()
+
+    @torch.no_grad()
+    def consolidate(self, inputs: Tensor, targets: Tensor | None = None, *, batch_size: int = 1024) -> None:
+        """Add what each layer is shown for these examples to what later gradients must avoid. Call it once for each task.
+
+        Raises:
+            TypeError, ValueError: inputs are no tensor or none, or a layer is shown something that is not finite, or nothing.
+        """
+        inputs, _ = springs.spread(self.max_examples, inputs, targets)
+        if inputs.ndim == 0 or len(inputs) == 0:
+            raise ValueError("inputs has no example; it must have at least one")
+        layers, found = self._layers(), {}
+
+        def note(name):
+            def hook(layer, shown, _):
+                x = shown[0].detach().flatten(0, -2)
+                x = x if layer.bias is None else torch.cat([x, x.new_ones(len(x), 1)], 1)
+                found[name] = found.get(name, 0) + x.mT @ x / len(inputs)
+
+            return hook
+
+        model = unwrapped(self.model)
+        with evaluated(model), torch.no_grad():
+            hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+            try:
+                for batch in inputs.split(batch_size):
+                    model(batch)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        for name in layers:
+            if name not in found or not found[name].isfinite().all():
+                raise ValueError(f"layer {name!r} is shown nothing for these inputs, or something that is not finite")
+        self._moments = {name: value + self._moments.get(name, 0) for name, value in found.items()}
+        self._project()
+
+    def _project(self):
+        self._projectors = {}
+        for name, moment in self._moments.items():
+            identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+            self._projectors[name] = torch.linalg.inv(identity + self.strength * moment)
+
+    def penalty(self) -> Tensor:
+        """0: nothing is added to the loss."""
+        return springs.nothing(named(self.model))
+
+    @torch.no_grad()
+    def add_gradient(self, scale: float = 1.0) -> None:
+        """Take out of the parameters' ``.grad`` what old inputs would feel: [∂L/∂W | ∂L/∂b] ← [∂L/∂W | ∂L/∂b] P.
+
+        Args:
+            scale: as `EWC.add_gradient`; a gradient that is a multiple of itself is projected as itself.
+        """
+        springs.checked_scale(scale)
+        layers = self._layers()
+        for name, projector in self._projectors.items():
+            layer = layers.get(name)
+            if layer is None or layer.weight.grad is None:
+                continue
+            if layer.bias is None:
+                layer.weight.grad.copy_(layer.weight.grad @ projector.to(layer.weight.grad))
+                continue
+            both = torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1)
+            both = both @ projector.to(both)
+            layer.weight.grad.copy_(both[:, :-1])
+            layer.bias.grad.copy_(both[:, -1])
+
+    def projectors(self) -> dict[str, Tensor]:
+        """P of each layer, by the layer's name; empty before the first task."""
+        return dict(self._projectors)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Σ_tasks mean x xᵀ of each layer, by its name."""
+        return {name: value.contiguous() for name, value in self._moments.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: the state belongs to another model, or is no sum of x xᵀ.
+        """
+        layers, found = self._layers(), {}
+        for name, value in checked_state(state).items():
+            layer = layers.get(name)
+            size = None if layer is None else layer.in_features + (layer.bias is not None)
+            if size is None or value.shape != (size, size) or not value.is_floating_point():
+                raise ValueError(f"state is for another model: it has {tuple(value.shape)} in {name!r}, which must be ({size}, {size})")
+            if not torch.allclose(value, value.mT, rtol=1e-4, atol=1e-6) or (torch.linalg.eigvalsh(value) < -1e-4 * value.abs().max()).any():
+                raise ValueError(f"state has {name!r}, which is not symmetric and positive semi-definite")
+            found[name] = value.detach().to(layer.weight.device, copy=True)
+        if found and found.keys() != layers.keys():
+            raise ValueError(f"state is incomplete: it lacks {sorted(layers.keys() - found.keys())[0]!r}")
+        self._moments = found
+        self._project()
+
+    def _layers(self):
+        """The linear layers that are trained, by name; an error that names what has no projection, or is frozen in part."""
+        layers = {}
+        for name, module in unwrapped(self.model).named_modules():
+            own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+            if not any(own):
+                continue
+            if type(module) is not nn.Linear or not all(own):
+                said = "is frozen in part" if type(module) is nn.Linear else f"is {type(module).__name__}"
+                raise ValueError(
+                    f"layer {name or 'the model itself'!r} {said}; gradients are projected for whole nn.Linear: freeze others with "
+                    "requires_grad_(False)"
+                )
+            layers[plain_name(name)] = module
+        return layers

@@ -1,0 +1,253 @@
+# Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
+"""The ways to the gradients of a batch's examples, from the fastest to the one that is always right.
+
+The layers' inputs and output scores give them at once where that holds (calls.py). Where it does not, the backward pass of the
+whole model is vectorised over the examples. And where torch cannot do that, or what comes out is not autograd's own gradient,
+autograd goes through the examples one by one. Each finds out whether it is right for the batch, or raises `calls.Unreadable`.
+
+Part of fisher.py, which says more. This file needs torch, and beside it checks.py, mixing.py, calls.py, gradients.py,
+places.py, batches.py and evaluating.py. From the book Weights that Remember.
+"""
+
+from itertools import chain, islice
+
+import torch
+from torch import nn
+
+if __package__:
+    from . import gradients
+    from .batches import size
+    from .calls import (
+        Call,
+        Unreadable,
+        check_uses,
+        in_order,
+        of_different_examples,
+        of_torch,
+        plain,
+        straight,
+        weights_of_examples,
+    )
+    from .evaluating import full_precision
+    from .gradients import plain_gradient, vectorised
+    from .mixing import apart, tolerance_of
+else:  # copied into a folder, without a package
+    import gradients
+    from batches import size
+    from calls import (
+        Call,
+        Unreadable,
+        check_uses,
+        in_order,
+        of_different_examples,
+        of_torch,
+        plain,
+        straight,
+        weights_of_examples,
+    )
+    from evaluating import full_precision
+    from gradients import plain_gradient, vectorised
+    from mixing import apart, tolerance_of
+
+
+class FromLayers:
+    """The gradients of a batch from the inputs and output scores of its layers.
+
+    closed: the calls of plain linear layers for which (δ²)ᵀ(a²) holds; the others are formed example by example.
+    in_order: whether all layers see the examples as the batch has them.
+    """
+
+    how = "from the layers"
+
+    def __init__(self, model, inputs, logits, calls, names, generator):
+        self.model, self.logits, self.names = model, logits, names
+        for module in model.modules():
+            if module._backward_hooks or module._backward_pre_hooks:  # it may do another thing to many examples than to one
+                raise Unreadable(f"a backward hook changes the gradients that pass a {type(module).__name__}")
+        check_uses(logits, calls, names)
+        self.closed, self.groups = closed_and_general(calls)
+        self.calls = [*self.closed, *(call for group in self.groups for call in group)]
+        self.outputs = [call.output for call in self.calls]
+        try:
+            with full_precision():
+                self._check_rows(generator)
+        except Unreadable:
+            raise
+        except Exception as error:  # autograd's, of checkpoints for one; or a layer's own, which wants what its model gave it
+            raise Unreadable(_said(error)) from error
+
+    def _check_rows(self, generator):
+        self.in_order = True
+        if not self.groups and straight(self.logits, self.closed):
+            return
+        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
+        weights = weights_of_examples(len(direction), self.logits, generator, tolerance)
+        deltas, weighted = self.deltas(direction), self.deltas(weights * direction)
+        together = {id(call) for group in self.groups if len(group) > 1 for call in group}
+        for call, *both in zip(self.calls, deltas, weighted, strict=True):
+            if call.input.ndim < 1 or call.output.ndim < 2:
+                raise Unreadable(f"a {type(call.module).__name__} is used on one row without an axis of examples")
+            ordered = in_order(*both, weights, tolerance)
+            self.in_order = self.in_order and ordered
+            known = ordered or (id(call) not in together and of_different_examples(*both, weights, tolerance))
+            if len(call.input) != len(call.output) or not known:
+                raise Unreadable(f"a row of a {type(call.module).__name__} is not one example's, or not the only one of its example")
+        for group, own in self._groups_of(deltas):
+            if not all(of_torch(call.module) for call in group):
+                parameters = list(dict.fromkeys(each for call in group for each in call.module.parameters() if each in self.names))
+                _check_sum(self.logits, direction, parameters, vectorised(group, [own], self.names), self.names, tolerance)
+
+    def check_sum(self, generator):
+        """Hold all parameters to autograd's own gradient: a function of torch's that was replaced for all shows here."""
+        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
+        try:
+            with full_precision():
+                deltas = self.deltas(direction)
+                found = [_of_closed(call, delta, self.names) for call, delta in zip(self.closed, deltas, strict=False)]
+                others = (part for group, own in self._groups_of(deltas) for part in vectorised(group, [own], self.names))
+                _check_sum(self.logits, direction, list(self.names), chain(found, others), self.names, tolerance)
+        except RuntimeError as error:
+            raise Unreadable(_said(error)) from error
+
+    def deltas(self, score):
+        """The gradients of ⟨score, logits⟩ by the outputs of `calls`."""
+        return torch.autograd.grad(self.logits, self.outputs, score, retain_graph=True, materialize_grads=True)
+
+    def _groups_of(self, deltas):
+        left = iter(deltas[len(self.closed) :])
+        return [(group, list(islice(left, len(group)))) for group in self.groups]
+
+    def passes(self, scores):
+        """For each score of the logits the δ of the closed calls, and the other parameters' gradients, a few examples at a time.
+
+        Those come for several scores together, with the last of them: what a layer does with its input is then done once.
+        """
+        scores, closed = iter(scores), len(self.closed)
+        general = sum(output.numel() for output in self.outputs[closed:])
+        at_once = max(1, 2 * gradients.NUMBERS_AT_ONCE // general) if general else 1
+        while some_scores := list(islice(scores, at_once)):
+            several = []
+            for place, score in enumerate(some_scores, 1):
+                deltas = self.deltas(score)
+                several.append(deltas[closed:])
+                yield deltas[:closed], self._others(several) if place == len(some_scores) else ()
+
+    def _others(self, several):
+        start = 0
+        for group in self.groups:
+            own = [deltas[start : start + len(group)] for deltas in several]
+            start += len(group)
+            yield from vectorised(group, own, self.names)
+
+
+class FromModel:
+    """The gradients of a batch from the backward pass of the whole model, vectorised over the examples."""
+
+    closed, how = (), "by the whole model's backward pass, vectorised over the examples"
+
+    def __init__(self, model, inputs, logits, calls, names, generator):
+        self.logits, self.names, self.calls = logits, names, [Call(model, inputs, logits)]
+        direction, tolerance = _direction(logits, generator), tolerance_of(model, logits, calls)
+        try:
+            with full_precision():
+                found = vectorised(self.calls, [[direction]], names)
+                _check_sum(logits, direction, list(names), found, names, tolerance)
+        except Unreadable:
+            raise
+        except Exception as error:  # whatever torch cannot vectorise; what is wrong with the model itself comes up without it
+            raise Unreadable(_said(error)) from error
+
+    def passes(self, scores):
+        """As `FromLayers.passes`, with no closed call."""
+        for score in scores:
+            yield (), vectorised(self.calls, [[score]], self.names)
+
+
+class OneByOne:
+    """The gradients of a batch by autograd, one example after the other: slow, and right for all that it can differentiate."""
+
+    closed, how = (), "example by example"
+
+    def __init__(self, model, inputs, logits, calls, names, generator):
+        self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
+        self.tolerance = tolerance_of(model, logits, calls)
+
+    def passes(self, scores):
+        """As `FromLayers.passes`, with no closed call."""
+        scores = iter(scores)
+        step = max(1, gradients.NUMBERS_AT_ONCE // self.logits.numel())
+        while some := list(islice(scores, step)):
+            yield (), self._gradients(some)
+
+    def _gradients(self, scores):
+        for place in range(size(self.inputs)):
+            logits = apart(self.model, self.inputs, self.logits, slice(place, place + 1), self.tolerance)
+            for score in scores:
+                if score[place].any() and logits.requires_grad:
+                    found = plain_gradient(logits, list(self.names), score[place : place + 1])
+                    yield {name: value[None] for name, value in zip(self.names.values(), found, strict=True)}
+
+
+class Unused:
+    """A batch none of whose logits depends on a parameter: all its gradients are 0."""
+
+    closed, calls, in_order = (), (), False
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def passes(self, scores):
+        """As `FromLayers.passes`, with nothing."""
+        for _ in scores:
+            yield (), ()
+
+
+WAYS = (FromLayers, FromModel, OneByOne)
+
+
+def closed_and_general(calls):
+    """Split the calls into those where (δ²)ᵀ(a²) holds, plain linear layers used once, and groups of the others.
+
+    The calls of a group share a parameter, whose uses add up before anything is squared.
+    """
+    uses = [parameter for call in calls for parameter in call.module.parameters()]
+    closed, groups = [], []
+    for call in calls:
+        own = set(call.module.parameters())
+        if plain(call.module, nn.Linear) and call.input.ndim == 2 and all(sum(p is use for use in uses) == 1 for p in own):
+            closed.append(call)
+            continue
+        shared = [group for group in groups if any(own & set(other.module.parameters()) for other in group)]
+        groups = [group for group in groups if group not in shared] + [[call for group in shared for call in group] + [call]]
+    return closed, groups
+
+
+def _direction(logits, generator):
+    """A cotangent like no other, for trying; 0 where a class is ruled out."""
+    direction = torch.randn(logits.shape, generator=generator).to(logits)
+    return direction.masked_fill_(logits.isneginf(), 0)
+
+
+def _of_closed(call, delta, names):
+    """The gradient of a plain linear layer's parameters, summed over the examples."""
+    module = call.module
+    found = {module.weight: delta.T @ call.input.detach().to(delta.dtype)} | ({} if module.bias is None else {module.bias: delta.sum(0)})
+    return {names[parameter]: gradient[None] for parameter, gradient in found.items() if parameter in names}
+
+
+def _check_sum(logits, direction, parameters, found, names, tolerance):
+    """Raise `Unreadable` unless the gradients found example by example sum to autograd's own of the whole batch."""
+    sums = {}
+    for part in found:
+        for name, gradient in part.items():
+            sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
+    own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
+    largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
+    for name, value in own.items():
+        off = (sums.get(name, torch.zeros_like(value)) - value).abs()
+        if value.numel() and not float(off.max()) <= tolerance * (float(value.abs().max()) + largest / 10):
+            raise Unreadable(f"the gradient of {name!r} so found is not autograd's own")
+
+
+def _said(error):
+    return f"torch says: {str(error).strip().partition(chr(10))[0]}"

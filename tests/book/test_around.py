@@ -1,0 +1,81 @@
+"""What is around the pages: the foot of each, descriptions, files for machines, addresses that are claimed only where they are set."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from building import PAGES, ROOT, soup_of
+from docutils import nodes
+
+sys.path.insert(0, str(ROOT / "book/extensions"))
+
+import ewc_landing
+import ewc_search
+import ewc_site
+from sphinx.errors import ConfigError, ExtensionError
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_has_a_description_of_its_own_and_a_foot(real_book, page):
+    soup = soup_of(real_book, page)
+    words = soup.find("meta", attrs={"name": "description"})["content"]
+    assert 30 <= len(words) <= 160
+    assert words not in {soup_of(real_book, other).find("meta", attrs={"name": "description"})["content"] for other in PAGES if other != page}
+    foot = soup.select_one(".foot").get_text()
+    assert "Code: MIT licence" in foot
+    assert "built on" in foot
+    assert not soup.select("link[rel=canonical]"), "no address is configured"
+    assert "Report an error" not in foot
+
+
+def test_the_files_for_machines_are_there(real_book):
+    assert "Allow: /" in (real_book.html / "robots.txt").read_text("utf8")
+    assert not (real_book.html / "sitemap.xml").exists(), "it would need an address"
+    listed = (real_book.html / "llms.txt").read_text("utf8")
+    assert [page for page in PAGES[1:] if f"({page}.html)" not in listed] == []
+    assert "search.html" in (real_book.html / "404.html").read_text("utf8")
+
+
+def test_an_address_is_taken_from_the_environment_and_used_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_ADDRESS", "https://example.org/book/")
+    config = SimpleNamespace(book_address="", book_repository="https://example.org/source", html_title="A book", root_doc="index",
+                             external_site_map=["index", "a"])  # fmt: skip
+    ewc_site.settle(None, config)
+    assert (config.book_address, config.html_baseurl) == ("https://example.org/book", "https://example.org/book/")
+    app = SimpleNamespace(config=config, outdir=tmp_path, ewc_descriptions={"index": "All.", "a": "One."},
+                          builder=SimpleNamespace(format="html", get_target_uri=lambda page: f"{page}.html"),
+                          env=SimpleNamespace(titles={"a": nodes.title("", "A")}))  # fmt: skip
+    ewc_site.finish(app, None)
+    assert "<loc>https://example.org/book/a.html</loc>" in (tmp_path / "sitemap.xml").read_text()
+    assert "Sitemap: https://example.org/book/sitemap.xml" in (tmp_path / "robots.txt").read_text()
+    assert 'href="/book/index.html"' in (tmp_path / "404.html").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["http://example.org", "javascript:alert(1)", "example.org", 'https://example.org/"><script>'])
+def test_an_address_that_is_none_stops_the_build(monkeypatch, wrong):
+    monkeypatch.setenv("BOOK_REPOSITORY", wrong)
+    with pytest.raises(ConfigError, match="book_repository"):
+        ewc_site.settle(None, SimpleNamespace(book_address="", book_repository=""))
+
+
+def test_a_chapter_without_a_card_stops_the_build():
+    numbers = {"book/a/one": {"": (1,)}, "book/a/two": {"": (2,)}}
+    app = SimpleNamespace(config=SimpleNamespace(external_site_map=["index", *numbers]), env=SimpleNamespace(toc_secnumbers=numbers))
+    with pytest.raises(ExtensionError, match="cards must have a line for each chapter"):
+        ewc_landing.cards(app, "index", ["one | fig | What?"])
+
+
+def test_a_card_has_no_letters_and_no_id_of_the_figure_itself():
+    svg = '<svg><g><defs><path id="x-DejaVuSans-31" d="M0 0"/></defs><use href="#x-DejaVuSans-31"/></g>'
+    svg += '<path id="x-m1" d="M 1.2345 2"/><use href="#x-m1"/></svg>'
+    figure = nodes.figure("", nodes.raw("", f'<div class="picture one">{svg}</div>', format="html"), names=["fig"])
+    small = ewc_landing.thumbnail(nodes.section("", figure), "fig")
+    assert "DejaVu" not in small
+    assert 'd="M 1.2 2"' in small
+    assert 'id="card-x-m1"' in small
+    assert 'href="#card-x-m1"' in small
+
+
+@pytest.mark.parametrize(("tex", "letters"), [(r"\lambda", "λ"), (r"\theta^*_i", "θ*i"), ("N", "N"), (r"\frac{a}{b}", "…")])
+def test_a_formula_in_a_snippet_is_letters_or_left_out(tex, letters):
+    assert ewc_search.in_letters(tex) == letters

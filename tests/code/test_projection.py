@@ -1,0 +1,170 @@
+"""Gradients that old inputs do not feel, held to the definition and to what it is for, in float64."""
+
+import pytest
+import torch
+from by_hand import assert_untouched, whole_state
+from ewc import EWC, OrthogonalWeights, Task, fit, fit_together, kronecker_fisher, mlp
+from small_tasks import blobs
+from test_penalties import data, move, network
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def shown(model, inputs):
+    """What each linear layer of `network` is shown, with a column of ones for the bias."""
+    found = (inputs, model[:2](inputs).detach())
+    return [torch.cat([x, x.new_ones(len(x), 1)], 1) for x in found]
+
+
+def test_the_projector_is_the_papers_over_the_inputs_of_all_tasks():
+    guard, alpha, rows = OrthogonalWeights(network(), 5.0), 6 / 5.0, [[], []]
+    for task in range(2):
+        move(guard.model, task)
+        guard.consolidate(data(task))
+        for own, x in zip(rows, shown(guard.model, data(task)), strict=True):
+            own.append(x)
+    for found, own in zip(guard.projectors().values(), rows, strict=True):
+        x = torch.cat(own)
+        inner = torch.linalg.inv(x @ x.T + alpha * torch.eye(len(x)))
+        torch.testing.assert_close(found, torch.eye(x.shape[1]) - x.T @ inner @ x, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_kept_of_the_inputs_is_the_factor_of_the_kronecker_fisher():
+    guard = OrthogonalWeights(network())
+    guard.consolidate(data(0), batch_size=4)
+    for (name, (_, a, _)), (own, kept) in zip(kronecker_fisher(guard.model, data(0)).items(), guard.state_dict().items(), strict=True):
+        assert name == own
+        torch.testing.assert_close(kept, a)
+
+
+def test_gradients_are_multiplied_from_the_right_weight_and_bias_together():
+    guard = OrthogonalWeights(network(), 5.0)
+    guard.consolidate(data(0))
+    cross_entropy(guard.model(data(1)), torch.tensor([0, 1, 2, 0, 1, 2])).backward()
+    layers = [guard.model[0], guard.model[2]]
+    before = [torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1) for layer in layers]
+    guard.add_gradient()
+    for layer, was, projector in zip(layers, before, guard.projectors().values(), strict=True):
+        torch.testing.assert_close(torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1), was @ projector)
+
+
+def test_a_step_that_is_projected_hard_is_not_felt_by_old_inputs_that_leave_room():
+    layer = nn.Linear(6, 3)
+    old = data(0, n=3)
+    old = torch.cat([old, old[:, :2]], 1)
+    guard = OrthogonalWeights(layer, 1e9)
+    guard.consolidate(old)
+    before, new = layer(old).detach(), torch.cat([data(1), data(2)[:, :2]], 1)
+    said = layer(new).detach()
+    layer(new).square().sum().backward()
+    guard.add_gradient()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter -= 0.1 * parameter.grad
+    assert (layer(old) - before).abs().max() < 1e-6
+    assert (layer(new) - said).abs().max() > 0.1
+
+
+def test_nothing_is_changed_before_the_first_task_and_nothing_is_added_to_the_loss():
+    guard = OrthogonalWeights(network())
+    guard.model(data(0)).sum().backward()
+    before = [parameter.grad.clone() for parameter in guard.model.parameters()]
+    guard.add_gradient()
+    assert all(torch.equal(parameter.grad, was) for parameter, was in zip(guard.model.parameters(), before, strict=True))
+    guard.consolidate(data(0))
+    move(guard.model, 1)
+    assert guard.penalty().item() == 0.0
+
+
+def test_a_strength_of_zero_leaves_gradients_as_they_are():
+    guard = OrthogonalWeights(network(), 0.0)
+    guard.consolidate(data(0))
+    for projector in guard.projectors().values():
+        torch.testing.assert_close(projector, torch.eye(len(projector)))
+
+
+def test_looking_at_a_task_changes_nothing_about_the_model():
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, affine=False), nn.Dropout(), nn.Linear(5, 3)).train()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = whole_state(model)
+    OrthogonalWeights(model).consolidate(data(0))
+    assert_untouched(before, whole_state(model))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_training_takes_it_in_the_place_of_a_penalty(together):
+    """fit, one network at a time and side by side, projects what plain descent with momentum then steps along."""
+    task = blobs("a", n=40, features=4, classes=3, seed=1)
+    task = Task(**vars(task) | {name: getattr(task, name).double() for name in ("train_inputs", "test_inputs")})
+    models = [mlp((5,), inputs=4, classes=3).double() for _ in range(2)]
+    guards = [OrthogonalWeights(model, 3.0) for model in models]
+    for guard in guards:
+        guard.consolidate(data(0))
+    options = {"steps": 4, "batch_size": 40, "learning_rate": 0.1, "momentum": 0.5, "schedule": "constant"}
+    if together:
+        fit_together(models, [task, task], penalties=guards, **options)
+    else:
+        fit(models[0], task, penalty=guards[0], **options)
+    model, twin = mlp((5,), inputs=4, classes=3).double(), models[0]
+    velocity = {name: 0.0 for name in ("hidden1", "logits")}
+    for _ in range(4):
+        model.zero_grad()
+        cross_entropy(model(task.train_inputs), task.train_targets).backward()
+        for name, projector in guards[0].projectors().items():
+            layer = getattr(model, name)
+            gradient = torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1) @ projector
+            velocity[name] = 0.5 * velocity[name] + gradient
+            with torch.no_grad():
+                layer.weight -= 0.1 * velocity[name][:, :-1]
+                layer.bias -= 0.1 * velocity[name][:, -1]
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_a_state_comes_back_and_one_of_another_model_is_refused():
+    guard, twin = OrthogonalWeights(network(), 2.0), OrthogonalWeights(network(), 2.0)
+    guard.consolidate(data(0))
+    twin.load_state_dict(guard.state_dict())
+    for one, other in zip(guard.projectors().values(), twin.projectors().values(), strict=True):
+        assert torch.equal(one, other)
+    state = guard.state_dict()
+    for change, words in (
+        ({"0": torch.eye(4)}, r"it has \(4, 4\) in '0', which must be \(5, 5\)"),
+        ({"7": torch.eye(5)}, "for another model"),
+        ({"0": -torch.eye(5)}, "not symmetric and positive semi-definite"),
+        ({"0": torch.eye(5) + torch.eye(5).roll(1, 0)}, "not symmetric and positive semi-definite"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            twin.load_state_dict(state | change)
+    with pytest.raises(ValueError, match="incomplete: it lacks '2'"):
+        twin.load_state_dict({"0": state["0"]})
+    with pytest.raises(ValueError, match="for another model"):
+        EWC(network()).load_state_dict(state)
+
+
+def test_what_has_no_projection_is_refused_by_name():
+    with pytest.raises(ValueError, match="layer '0' is Conv2d"):
+        OrthogonalWeights(nn.Sequential(nn.Conv2d(1, 2, 3)))
+    model = network()
+    model[0].bias.requires_grad_(False)
+    with pytest.raises(ValueError, match="layer '0' is frozen in part"):
+        OrthogonalWeights(model)
+    with pytest.raises(ValueError, match="strength is -1"):
+        OrthogonalWeights(network(), -1)
+    with pytest.raises(ValueError, match="inputs has no example"):
+        OrthogonalWeights(network()).consolidate(data(0)[:0])
+
+
+def test_a_layer_without_bias_and_one_that_is_frozen():
+    model = nn.Sequential(nn.Linear(4, 5, bias=False), nn.Linear(5, 3))
+    model[1].requires_grad_(False)
+    guard = OrthogonalWeights(model, 2.0)
+    guard.consolidate(data(0))
+    assert {name: tuple(value.shape) for name, value in guard.projectors().items()} == {"0": (4, 4)}
+    model(data(0)).sum().backward()
+    before = model[0].weight.grad.clone()
+    guard.add_gradient()
+    torch.testing.assert_close(model[0].weight.grad, before @ guard.projectors()["0"])
