@@ -85,9 +85,15 @@ BOUNDS = {
     # The double count.
     (MANY, "first-times"): (5, 5),
     (MANY, "off"): (1.5, 2.5),
-    (MANY, "merged-1"): (88, 93),
-    (MANY, "separate-1"): (80, 89),
-    (MANY, "faded-first"): (60, 85),
+    (MANY, "merged-acc"): (80, 85),
+    (MANY, "separate-acc"): (75, 83),
+    (MANY, "unheld-acc"): (46, 57),
+    (MANY, "faded-first"): (57, 77),
+    # Momentum left out at the same step learns too little; with a step as long as much, and forgets more.
+    (MANY, "learned-whole"): (89, 92),
+    (MANY, "learned-short"): (60, 73),
+    (MANY, "learned-long"): (88, 92),
+    (MANY, "forgets-most"): (8, 32),
     # Under a new Adam all weights move alike; one that is carried lets the free ones go first.
     (MANY, "ratio-new"): (0.6, 1.3),
     (MANY, "ratio-carried"): (2, 5),
