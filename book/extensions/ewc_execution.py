@@ -26,7 +26,7 @@ from sphinx.errors import ConfigError, ExtensionError
 PAGES = 2   # executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core
 # Those that train longest begin first, so that no core waits for them at the end.
 LONGEST = [
-    "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "forgetting/tempting-fixes",
+    "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "beyond/a-harder-world", "forgetting/tempting-fixes",
     "elastic/reading-other-peoples-ewc", "elastic/choosing-lambda", "elastic/mnist-to-fashion-mnist",
 ]  # fmt: skip
 NO_DATA = """\

@@ -25,6 +25,7 @@ MANY = "book/elastic/many-tasks"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
 SLIPS = "book/elastic/reading-other-peoples-ewc"
 FAMILY, CANNOT = "book/beyond/the-family", "book/beyond/what-ewc-cannot-do"
+HARDER = "book/beyond/a-harder-world"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
@@ -117,6 +118,17 @@ BOUNDS = {
     ("book/appendix/mathematics", "kl-forward"): (0.47, 0.49),
     ("book/appendix/mathematics", "kl-backward"): (1.45, 1.47),
     ("book/appendix/pytorch", "made"): (2.3, 2.45),
+    # Convolutions on clothes: EWC holds what does not have to be told apart, and fails where all classes compete.
+    (HARDER, "looser"): (3, 12),
+    (HARDER, "kernel-stiffer"): (8, 40),
+    (HARDER, "task-plain"): (80, 95),
+    (HARDER, "task-EWC"): (95, 99),
+    (HARDER, "domain-plain"): (70, 86),
+    (HARDER, "domain-EWC"): (89, 95),
+    (HARDER, "class-plain"): (19, 21),
+    (HARDER, "class-EWC"): (20, 40),
+    (HARDER, "class-replay"): (68, 77),
+    (HARDER, "class-joint"): (72, 78),
     # The family: what keeps nothing is last, correlations and images are worth more than the choice of importance.
     (FAMILY, "plain-acc"): (60, 80),
     (FAMILY, "L2-acc"): (78, 86),

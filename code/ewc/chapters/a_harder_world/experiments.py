@@ -9,8 +9,8 @@ from ewc.workshop.sequences import bytes_carried, penalty_of_run
 _LEARNING = (*LEARNING, "together", "workshop.sequences", "chapters.a_harder_world.network")
 _USES = {"plain": (), "joint": (), "l2": SPRINGS, "ewc": (*SPRINGS, *FISHER), "replay": ("replay", "checks")}
 SIZES = {
-    "cpu": {"steps": 60, "batch_size": 32, "fisher_examples": 250},
-    "embedded": {"steps": 30, "batch_size": 16, "fisher_examples": 100},
+    "cpu": {"steps": 60, "batch_size": 32, "learning_rate": 2e-3, "fisher_examples": 250},
+    "embedded": {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "fisher_examples": 100},
 }
 
 
@@ -27,7 +27,7 @@ def clothes_in_turn(
     hidden: int = 32,
     steps: int | None = None,
     batch_size: int | None = None,
-    learning_rate: float = 2e-3,
+    learning_rate: float | None = None,
     fisher_examples: int | None = None,
     tuning: bool = False,
     seed: int = 0,

@@ -13,8 +13,8 @@ def convolutional(channels: tuple[int, int] = (8, 16), hidden: int = 32, *, clas
     Each convolution takes every second place, in height and in width: 28 × 28 becomes 14 × 14 and then 7 × 7. So the network needs no
     pooling, and the first layer, which would cost most, a quarter of the time. With `units`, each task may have outputs of its own.
 
-    A negative sum is handed on as a tenth of itself. Where nothing is handed on, so small a network had whole tasks for whose images
-    no hidden unit was above zero, and a short lesson could not teach it these.
+    A negative sum is handed on as a tenth of itself. With ReLU, so small a network can fail to learn a later pair in a lesson as short
+    as the chapter's; an exercise there counts it.
     """
     first, second = channels
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
