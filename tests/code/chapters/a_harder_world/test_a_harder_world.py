@@ -58,14 +58,24 @@ def test_it_learns_the_second_data_set_and_looks_at_the_tasks_so_far():
     assert torch.equal(torch.tensor(again["matrix"]).nan_to_num(), matrix.nan_to_num())
 
 
-def test_side_by_side_each_run_is_what_it_is_alone():
+def test_side_by_side_each_run_is_what_it_is_alone(monkeypatch):
+    begun, learn = [], experiments.learn_together
+
+    def watched(models, *arguments, **how):
+        begun.append([torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone() for model in models])
+        return learn(models, *arguments, **how)
+
+    monkeypatch.setattr(experiments, "learn_together", watched)
     runs = [{"strength": strength, "seed": seed} for strength, seed in ((1.0, 0), (100.0, 0), (1.0, 1))]
     shared = {"scenario": "domain", "method": "ewc", "groups": 5, "tuning": False, **SMALL}
     together = experiments._in_turn(tasks(), [shared | run for run in runs])
     for run, (result, _) in zip(runs, together, strict=True):
         alone, _ = clothes_in_turn(tasks(), **shared, **run)
         torch.testing.assert_close(torch.tensor(result["matrix"]).nan_to_num(), torch.tensor(alone["matrix"]).nan_to_num(), rtol=0, atol=0.11)
-        assert result["bytes"] == alone["bytes"] > 0
+        assert result["bytes"] == alone["bytes"] == 2 * 4 * len(begun[0][0])  # two numbers a weight, however many lessons
+    for run, weights in zip(runs, begun[0], strict=True):
+        own = convolutional(SMALL["channels"], SMALL["hidden"], classes=2, seed=run["seed"])
+        assert torch.equal(weights, torch.nn.utils.parameters_to_vector(own.parameters()))
 
 
 def test_a_stiff_penalty_holds_and_a_search_meets_no_test_image():
@@ -76,8 +86,9 @@ def test_a_stiff_penalty_holds_and_a_search_meets_no_test_image():
     assert max(first[0]) - min(first[0]) < 0.05 < max(first[1]) - min(first[1])
     spoiled = tasks()
     spoiled[1].test_inputs[:] = 0
-    found = [clothes_in_turn(each, scenario="class", tuning=True, **SMALL)[0]["matrix"] for each in (tasks(), spoiled)]
-    assert str(found[0]) == str(found[1])
+    for tuning in (True, False):
+        found = [clothes_in_turn(each, scenario="task", tuning=tuning, **long)[0]["matrix"] for each in (tasks(), spoiled)]
+        assert (str(found[0]) == str(found[1])) is tuning
 
 
 def test_joint_training_sees_all_lessons_so_far(monkeypatch):
