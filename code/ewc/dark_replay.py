@@ -70,7 +70,7 @@ class DarkReplay:
 
     def penalty(self) -> Tensor:
         """λ Σ_tasks mean of ‖z − z*‖², estimated from one batch of the memory: a scalar, exactly 0 before the first task."""
-        place = next((parameter for parameter in self.model.parameters() if parameter.is_floating_point()), torch.zeros(()))
+        place = self._place()
         if self.memory is None:
             return torch.zeros((), device=place.device)
         inputs, wanted = self.memory = self._beside(place)
@@ -105,12 +105,18 @@ class DarkReplay:
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"state has a generator that is none: {error}") from error
         self.memory = (inputs, logits) if kept else None
+        if kept:
+            self.memory = self._beside(self._place())
 
     def _logits(self, inputs):
         with all_outputs(unwrapped(self.model)):
             logits = self.model(inputs)
         check_classes("the model", logits)
         return logits
+
+    def _place(self):
+        """A weight of the model, which says where it is and of which type."""
+        return next((each for each in self.model.parameters() if each.is_floating_point()), torch.zeros(()))
 
     def _beside(self, place):
         """What is kept, where the model is now, and of its type."""

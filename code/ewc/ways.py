@@ -124,7 +124,7 @@ class FromLayers:
         """
         scores, closed = iter(scores), len(self.closed)
         general = sum(output.numel() for output in self.outputs[closed:])
-        at_once = max(1, 2 * gradients.NUMBERS_AT_ONCE // general) if general else 1
+        at_once = max(1, 2 * gradients.numbers_at_once(self.logits.device) // general) if general else 1
         while some_scores := list(islice(scores, at_once)):
             several = []
             for place, score in enumerate(some_scores, 1):
@@ -175,7 +175,7 @@ class OneByOne:
     def passes(self, scores):
         """As `FromLayers.passes`, with no closed call."""
         scores = iter(scores)
-        step = max(1, gradients.NUMBERS_AT_ONCE // self.logits.numel())
+        step = max(1, gradients.numbers_at_once(self.logits.device) // self.logits.numel())
         while some := list(islice(scores, step)):
             yield (), self._gradients(some)
 

@@ -65,6 +65,14 @@ def test_the_memory_goes_where_the_model_goes():
     assert len(guard.memory[0]) == 12
 
 
+def test_a_state_comes_to_where_the_model_is():
+    guard = DarkReplay(network(), examples=6)
+    guard.consolidate(data(0))
+    there = DarkReplay(network().to("meta"), examples=6)
+    there.load_state_dict(guard.state_dict())
+    assert all(kept.is_meta for kept in there.memory)
+
+
 def test_a_state_goes_on_as_the_original_would():
     guard, twin = (DarkReplay(network(), examples=3) for _ in range(2))
     guard.consolidate(data(0))
