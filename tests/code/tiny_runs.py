@@ -82,7 +82,7 @@ TINY = {
     ],
     "clothes_in_turn": [
         {"scenario": scenario, "method": method, "strength": 1.0, "memory": 5, "channels": (2, 2), "hidden": 4, "steps": 2, "batch_size": 8}
-        | {"learning_rate": 1e-3}
+        | {"learning_rate": 1e-3, "fisher_examples": 20}
         for scenario, method in (("task", "joint"), ("class", "ewc"), ("domain", "replay"), ("class", "l2"), ("task", "plain"))
     ],
     "photographs": [
