@@ -1,6 +1,7 @@
 """The figures of the chapter on a harder world that are its own: what is learned, and where its springs are."""
 
 from collections.abc import Sequence
+from math import log
 
 from ewc.tasks import Task
 from ewc.workshop.drawing import BLUE, INK, ORANGE, Picture, draw, ink
@@ -36,8 +37,11 @@ def by_layer(shares: dict[str, Tensor]) -> Picture:
             axes.plot([of_weights, of_fisher], [row, row], color=INK, lw=0.8, alpha=0.5)
             axes.plot(of_weights, row, color=ORANGE, marker="D", ms=6, ls="")
             axes.plot(of_fisher, row, color=BLUE, marker="o", ms=7, ls="")
-        axes.annotate("of the weights", (means[names[0]][0], 0), (0, 9), textcoords="offset points", color=ORANGE, ha="center")
-        axes.annotate("of the Fisher information", (means[names[0]][1], 0), (0, 9), textcoords="offset points", color=BLUE, ha="center")
+        # named where the two marks are farthest apart
+        row = max(rows, key=lambda row: abs(log(means[names[row]][0] / means[names[row]][1])))
+        for said, value, colour in zip(("of the weights", "of the Fisher information"), means[names[row]], (ORANGE, BLUE), strict=True):
+            side = "right" if value > 0.3 else "center"
+            axes.annotate(said, (value, row), (0, 9), textcoords="offset points", color=colour, ha=side)
         axes.set_xscale("log")
         axes.set_xlim(0.002, 1.4)
         axes.set_xticks([0.01, 0.1, 1], ["1%", "10%", "100%"])
