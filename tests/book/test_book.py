@@ -25,6 +25,7 @@ MANY = "book/elastic/many-tasks"
 FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
 SLIPS = "book/elastic/reading-other-peoples-ewc"
 FAMILY, CANNOT = "book/beyond/the-family", "book/beyond/what-ewc-cannot-do"
+HARDER = "book/beyond/a-harder-world"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
@@ -85,9 +86,15 @@ BOUNDS = {
     # The double count.
     (MANY, "first-times"): (5, 5),
     (MANY, "off"): (1.5, 2.5),
-    (MANY, "merged-1"): (88, 93),
-    (MANY, "separate-1"): (80, 89),
-    (MANY, "faded-first"): (60, 85),
+    (MANY, "merged-acc"): (80, 85),
+    (MANY, "separate-acc"): (75, 83),
+    (MANY, "unheld-acc"): (46, 57),
+    (MANY, "faded-first"): (57, 77),
+    # Momentum left out at the same step learns too little; with a step as long as much, and forgets more.
+    (MANY, "learned-whole"): (89, 92),
+    (MANY, "learned-short"): (60, 73),
+    (MANY, "learned-long"): (88, 92),
+    (MANY, "forgets-most"): (8, 32),
     # Under a new Adam all weights move alike; one that is carried lets the free ones go first.
     (MANY, "ratio-new"): (0.6, 1.3),
     (MANY, "ratio-carried"): (2, 5),
@@ -111,6 +118,17 @@ BOUNDS = {
     ("book/appendix/mathematics", "kl-forward"): (0.47, 0.49),
     ("book/appendix/mathematics", "kl-backward"): (1.45, 1.47),
     ("book/appendix/pytorch", "made"): (2.3, 2.45),
+    # Convolutions on clothes: EWC holds what does not have to be told apart, and fails where all classes compete.
+    (HARDER, "looser"): (3, 12),
+    (HARDER, "kernel-stiffer"): (8, 40),
+    (HARDER, "task-plain"): (80, 95),
+    (HARDER, "task-EWC"): (95, 99),
+    (HARDER, "domain-plain"): (70, 86),
+    (HARDER, "domain-EWC"): (89, 95),
+    (HARDER, "class-plain"): (19, 21),
+    (HARDER, "class-EWC"): (20, 40),
+    (HARDER, "class-replay"): (68, 77),
+    (HARDER, "class-joint"): (72, 78),
     # The family: what keeps nothing is last, correlations and images are worth more than the choice of importance.
     (FAMILY, "plain-acc"): (60, 80),
     (FAMILY, "L2-acc"): (78, 86),

@@ -80,6 +80,11 @@ TINY = {
         {"features": features, "strength": 1.0, "hidden": (4,), "steps": 3, "batch_size": 8, "fisher_examples": 20}
         for features in ("pixels", "drawn", "first lesson", "elastic")
     ],
+    "clothes_in_turn": [
+        {"scenario": scenario, "method": method, "strength": 1.0, "memory": 5, "channels": (2, 2), "hidden": 4, "steps": 2, "batch_size": 8}
+        | {"learning_rate": 1e-3, "fisher_examples": 20}
+        for scenario, method in (("task", "joint"), ("class", "ewc"), ("domain", "replay"), ("class", "l2"), ("task", "plain"))
+    ],
     "photographs": [
         {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 2, "groups": 2, "width": 1, "steps": 2, "batch_size": 8}
         for method, labels in (("plain", "exact"), ("joint", "exact"), ("ewc", "sampled"), ("ewc", "batched"))
