@@ -277,8 +277,9 @@ class _Walk:
         """Count the step since the last gradient: ω −= g Δθ. Without a step nothing is counted, so it may be called often."""
         if now.device != self.path.device or now.dtype != self.before.dtype:
             self._move(now)
-        if self.gradient is not None:
-            self.path.addcmul_(self.gradient, self.before.sub_(now))  # in place: memory that is at hand is fast
+        if self.gradient is not None:  # an infinite one, for which a gradient scaler has taken no step, counts nothing either
+            step = self.before.sub_(now)  # in place: memory that is at hand is fast
+            self.path.addcmul_(self.gradient.masked_fill(step == 0, 0), step)
         self.before.copy_(now)
 
     def take(self, gradient, first):
