@@ -196,7 +196,7 @@ def trainer_of(model, rows, guard, folder, **told):
     from transformers import Trainer, TrainingArguments
 
     arguments = TrainingArguments(
-        output_dir=str(folder), use_cpu=True, report_to=[], disable_tqdm=True, logging_strategy="no", per_device_train_batch_size=4,
+        output_dir=str(folder), use_cpu=True, report_to=[], disable_tqdm=True, logging_strategy="no", per_device_train_batch_size=2,
         optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", **{"save_strategy": "no", "max_grad_norm": 0.0, **told},
     )
     recipes = recipe("trainer_callback")
@@ -220,8 +220,8 @@ def test_the_trainer_with_accumulation_is_the_plain_loop(tmp_path):
         nudge(each)
     start, rows = copies(model), texts(1)
     assert cross_entropy(twin(**{**together(rows), "labels": None}).logits, together(rows)["labels"]) == twin(**together(rows)).loss
-    # Two parts of four texts a step, and eight texts: each step is one on all of them, in whatever order they come.
-    trainer_of(model, rows, guards[0], tmp_path, num_train_epochs=5, gradient_accumulation_steps=2).train()
+    # Four parts of two texts a step, and eight texts: each step is one on all of them, in whatever order they come.
+    trainer_of(model, rows, guards[0], tmp_path, num_train_epochs=5, gradient_accumulation_steps=4).train()
     plain_loop(
         twin, guards[1].state_dict(), 5.0, 5 * [(together(rows),)], torch.optim.SGD(twin.parameters(), 0.1), lambda batch: twin(**batch).loss
     )
@@ -241,7 +241,7 @@ def test_the_trainer_of_a_language_model_with_accumulation_is_the_plain_loop(tmp
         guard.consolidate(recipes.pairs(DataLoader(language(0), 4)))
         nudge(guard.model)
     start = copies(model)
-    trainer_of(model, rows, guards[0], tmp_path, num_train_epochs=4, gradient_accumulation_steps=2).train()
+    trainer_of(model, rows, guards[0], tmp_path, num_train_epochs=4, gradient_accumulation_steps=4).train()
     rule = torch.optim.SGD([each for each in twin.parameters() if each.requires_grad], 0.1)
     (batch,) = recipes.pairs([together(rows)])
     plain_loop(twin, guards[1].state_dict(), 5.0, 4 * [batch], rule, lambda *batch: recipes.loss_of(twin, *batch))
