@@ -4,6 +4,7 @@ Pages show these tests under the code that they bind. The last two tests change 
 a sign, a number, an index; the test that binds them must notice.
 """
 
+import itertools
 import math
 import re
 import warnings
@@ -35,6 +36,7 @@ from ewc.fisher import diagonal_of, kronecker_of
 from ewc.gradients import add_linear
 from ewc.importance import SynapticIntelligence, _Walk
 from ewc.laplace import Kronecker, LaplacePosterior, laplace_approximation
+from ewc.likelihoods import Categorical
 from ewc.noise import cost_of_a_shift, curvature_along
 from ewc.projection import OrthogonalWeights
 from ewc.scores import weighted_scores
@@ -832,6 +834,40 @@ def test_eq_along(equation):
         names = {"J": torch.cat([value.flatten(1) for value in jacobian.values()], 1)}
         images.append((1 / len(inputs), names | {"p": model(x[None])[0].detach().softmax(-1)}))
     same(curvature_along(model, inputs, step), equation.side(1, {"d": step, r"\operatorname{E}": images}, k=3))
+
+
+# ---- In your own project ----
+
+
+class OnePlaceALetter(nn.Module):
+    """Logits at each of three places of a text, all of them from the same weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 4).double()
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+
+
+@bound("eq-fisher-of-places", Categorical.scores)
+def test_eq_fisher_of_places(equation):
+    """By the definition: every text that the model can draw, with its probability and the score of each of its letters."""
+    model, inputs = OnePlaceALetter(), normal(1, 3, 2)
+    logs = model(inputs)[0].log_softmax(-1)
+    weights = list(model.parameters())
+    scores = torch.stack([torch.stack([parameters_to_vector(torch.autograd.grad(log, weights, retain_graph=True)) for log in row]) for row in logs])
+    drawn = [
+        (math.exp(sum(float(logs[place, letter].detach()) for place, letter in enumerate(text))), torch.stack([scores[t, y] for t, y in enumerate(text)]))
+        for text in itertools.product(range(4), repeat=3)
+    ]
+    fisher = parameters_to_vector(diagonal_fisher(model, inputs).values())
+    for i in (0, 5, 11):
+        whole = [(p, {"s": text[:, i].sum()}) for p, text in drawn]
+        same(fisher[i], equation.side(0, {r"\operatorname{E}": whole}))
+        apart = {r"\operatorname{E}": [(p, {"s": text[:, i]}) for p, text in drawn]}
+        same(fisher[i], equation.side(1, apart, t=3, u=3))
+        same(fisher[i], equation.side(2, apart, t=3))
 
 
 # ---- The bindings themselves ----

@@ -84,13 +84,21 @@ TINY = {
         {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 2, "groups": 2, "width": 1, "steps": 2, "batch_size": 8}
         for method, labels in (("plain", "exact"), ("joint", "exact"), ("ewc", "sampled"), ("ewc", "batched"))
     ],
+    "learn_english": [{"texts": "", "examples": 8, "width": 8, "steps": 2, "second_steps": 2, "batch": 8}],
+    "learn_python": [
+        {"texts": "", "method": method, "strength": strength, "examples": 8, "width": 8, "steps": 2, "second_steps": 2, "batch": 8}
+        for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0), ("lora", None), ("replay", None))
+    ],
+    "exact_and_sampled": [
+        {"texts": "", "strength": 1.0, "width": 4, "length": 2, "steps": 2, "second_steps": 2, "examples": 2},
+    ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
 }
 MARKED = {
     name: value
     for module in HOLDERS
     for name, value in vars(importlib.import_module(module)).items()
-    if hasattr(value, "modules") and value.__module__ == module
+    if hasattr(value, "begins_with") and value.__module__ == module
 }
 
 

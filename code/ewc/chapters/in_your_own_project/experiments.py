@@ -1,0 +1,215 @@
+"""A small transformer learns to write English, then Python: with nothing to hold it, with springs, beside its weights, with a few old lines."""
+
+import time
+
+import torch
+from ewc.chapters.in_your_own_project.language import (
+    Writer,
+    bits_per_character,
+    english,
+    parts,
+    python,
+    sequences,
+    written,
+)
+from ewc.penalties import EWC, L2
+from ewc.workshop.records import FISHER, SPRINGS, Record, depends_on
+from torch import nn
+from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
+
+SIZES = {
+    "cpu": {"width": 96, "steps": 400, "second_steps": 80, "batch": 16},
+    "embedded": {"width": 48, "steps": 200, "second_steps": 40, "batch": 16},
+    "cuda": {"width": 256, "steps": 1500, "second_steps": 200, "batch": 64},
+}
+LENGTH = 64
+STARTS = ("Return the ", "def ")  # what it is asked to go on with
+CODE = ("chapters.in_your_own_project.language",)
+
+
+def lesson(model, text, *, steps, learning_rate, seed, batch=16, length=LENGTH, penalty=None, old=None):
+    """A training loop as you have one: Adam, a step size that rises and falls, clipped gradients. The springs are one line of it.
+
+    old: sequences of the task before, (inputs, wanted), of which some take the place of the last eighth of each batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(weights, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * min((step + 1) / (0.1 * steps), 1) * (1 - step / steps)
+        inputs, wanted = sequences(text, batch, length, generator)
+        if old is not None:
+            few = batch // 8
+            again = torch.randint(len(old[0]), (few,), generator=generator).to(inputs.device)
+            inputs, wanted = torch.cat([inputs[:-few], old[0][again]]), torch.cat([wanted[:-few], old[1][again]])
+        loss = nn.functional.cross_entropy(model(inputs).flatten(0, 1), wanted.flatten())
+        if penalty is not None:
+            loss = loss + penalty.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+
+
+def bits(model, part="reported", *, length=LENGTH, count=512):
+    """Bits a character of both texts, on what the lessons do not show."""
+    device = next(model.parameters()).device
+    return [bits_per_character(model, parts(text())[part].to(device), length=length, count=count) for text in (english, python)]
+
+
+@depends_on(lambda configuration: (*CODE, *SPRINGS, *FISHER), sizes=SIZES)
+def learn_english(
+    tasks,
+    *,
+    texts: str,
+    examples: int = 512,
+    width: int | None = None,
+    steps: int | None = None,
+    second_steps: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+):
+    """The first lesson, which all second ones begin with. Keeps the weights, the bits of both texts, what it writes, and the springs.
+
+    texts: what the texts are made of (`language.versions`); it is part of the record's key.
+    examples: how many sequences of the text the Fisher is measured on.
+    """
+    torch.manual_seed(seed)
+    model = Writer(width=width, length=LENGTH).to(tasks[0].train_inputs.device)
+    untrained = bits(model)
+    text = parts(english())["learned"].to(tasks[0].train_inputs.device)
+    lesson(model, text, steps=steps, learning_rate=4e-3, seed=1000 * seed, batch=batch)
+    started = time.perf_counter()
+    guard = EWC(model, labels="sampled", generator=torch.Generator().manual_seed(seed))
+    guard.consolidate(sequences(text, examples, LENGTH, torch.Generator().manual_seed(seed))[0])
+    seconds = time.perf_counter() - started
+    result = {
+        "untrained": untrained,
+        "bits": bits(model),
+        "writes": [written(model, start, 200) for start in STARTS],
+        "seconds": seconds,
+    }
+    return result, {"after 1": parameters_to_vector(model.parameters()).detach()} | guard.state_dict()
+
+
+@depends_on(
+    lambda configuration: CODE + {"ewc": (*SPRINGS, *FISHER), "l2": SPRINGS}.get(configuration["method"], ()),
+    sizes=SIZES,
+    begins_with=learn_english,
+)
+def learn_python(
+    tasks,
+    first: Record,
+    *,
+    texts: str,
+    method: str = "plain",
+    strength: float | None = None,
+    examples: int = 512,
+    width: int | None = None,
+    steps: int | None = None,
+    second_steps: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+):
+    """The second lesson, by ``"plain"`` descent, with springs, ``"l2"`` or ``"ewc"``, by ``"lora"``, or with ``"replay"``.
+
+    examples: how many sequences of the first text the springs are measured on; replay keeps an eighth of them.
+    Keeps the bits of both texts on the held-out and the reported part, what it writes, seconds, and how many bytes the method keeps.
+    """
+    model = writer(first, width).to(tasks[0].train_inputs.device)
+    device = tasks[0].train_inputs.device
+    known, new = parts(english())["learned"].to(device), parts(python())["learned"].to(device)
+    inputs, wanted = sequences(known, examples, LENGTH, torch.Generator().manual_seed(seed))
+    penalty = old = None
+    if method == "ewc":
+        penalty = EWC(model, strength, labels="sampled")
+        penalty.load_state_dict({name: value.to(device) for name, value in first.tensors.items() if name != "after 1"})
+    elif method == "l2":
+        penalty = L2(model, strength)
+        penalty.consolidate(inputs)
+    elif method == "replay":
+        old = inputs[: examples // 8], wanted[: examples // 8]
+    elif method == "lora":
+        add_low_rank(model, rank=4, seed=seed)
+    started = time.perf_counter()
+    rate = 8e-3 if method == "lora" else 5e-3
+    lesson(model, new, steps=second_steps, learning_rate=rate, seed=1000 * seed + 1, batch=batch, penalty=penalty, old=old)
+    seconds = time.perf_counter() - started
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters() if weight.requires_grad)
+    result = {
+        "bits": bits(model),
+        "held out": bits(model, "held out", count=256),
+        "writes": [written(model, start, 200) for start in STARTS[:1]],
+        "seconds": seconds,
+        # A letter of the alphabet is a byte; springs keep where a weight stood, and EWC how stiff each is.
+        "bytes": {"plain": 0, "l2": weights, "ewc": 2 * weights, "lora": weights, "replay": examples // 8 * (LENGTH + 1)}[method],
+    }
+    return result, {}
+
+
+def writer(first: Record, width: int | None = None) -> Writer:
+    """The model of a first lesson."""
+    model = Writer(width=width or first.configuration["width"], length=LENGTH)
+    vector_to_parameters(first.tensors["after 1"].clone(), model.parameters())
+    return model
+
+
+@depends_on(lambda configuration: (*CODE, *SPRINGS, *FISHER), sizes={})
+def exact_and_sampled(
+    tasks,
+    *,
+    texts: str,
+    strength: float,
+    width: int = 24,
+    length: int = 8,
+    steps: int = 200,
+    second_steps: int = 80,
+    examples: int = 64,
+    seed: int = 0,
+):
+    """Both lessons of a model so small that its exact Fisher can be had: what EWC keeps with that one, and with one draw a place.
+
+    Keeps seconds of each, how alike the two are (the cosine between them), and the bits of both texts after the second lesson.
+    """
+    torch.manual_seed(seed)
+    device = tasks[0].train_inputs.device
+    model = Writer(width=width, length=length, blocks=1).to(device)
+    known, new = (parts(text())["learned"].to(device) for text in (english, python))
+    lesson(model, known, steps=steps, learning_rate=1e-2, seed=1000 * seed, batch=128, length=length)
+    inputs, _ = sequences(known, examples, length, torch.Generator().manual_seed(seed))
+    after_one = {name: value.clone() for name, value in model.state_dict().items()}
+    result, stiffness = {"before": bits(model, length=length), "seconds": {}, "bits": {}}, {}
+    for labels in ("none", "exact", "sampled"):
+        model.load_state_dict(after_one)
+        guard = EWC(model, strength, labels=None if labels == "none" else labels, generator=torch.Generator().manual_seed(seed))
+        if labels != "none":
+            started = time.perf_counter()
+            guard.consolidate(inputs)
+            result["seconds"][labels] = time.perf_counter() - started
+            stiffness[labels] = torch.cat([value.flatten() for name, value in guard.state_dict().items() if "importance" in name])
+        lesson(model, new, steps=second_steps, learning_rate=3e-3, seed=1000 * seed + 1, batch=128, length=length, penalty=guard)
+        result["bits"][labels] = bits(model, length=length)
+    result["cosine"] = float(nn.functional.cosine_similarity(stiffness["exact"], stiffness["sampled"], dim=0))
+    return result, {}
+
+
+class LowRank(nn.Module):
+    """W + B A, with W held and the two thin matrices learned: B is 0 at first, so that nothing changes by adding it (Hu et al. 2022)."""
+
+    def __init__(self, weight, rank, generator):
+        super().__init__()
+        outputs, inputs = weight.shape
+        self.down = nn.Parameter(torch.randn(rank, inputs, generator=generator).to(weight) / inputs**0.5)
+        self.up = nn.Parameter(weight.new_zeros(outputs, rank))
+
+    def forward(self, weight):
+        return weight + self.up @ self.down
+
+
+def add_low_rank(model: nn.Module, *, rank: int, seed: int = 0) -> None:
+    """Hold all weights, and put a `LowRank` beside those of every linear layer."""
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(False)
+    for layer in [layer for layer in model.modules() if isinstance(layer, nn.Linear)]:
+        parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, generator))
+
