@@ -1,14 +1,21 @@
 # Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """What the guards ask before they begin: what a model's parameters are called, and whether a number or a state is what it may be.
 
+A state keeps the options that decide what its numbers mean, as a text in the bytes of one tensor: safetensors takes tensors alone.
+
 Part of springs.py, distillation.py and replay.py. This file needs torch and nothing else. From the book Weights that Remember.
 """
 
+import json
 import math
+import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 
+import torch
 from torch import Tensor, nn
+
+OPTIONS = "options/json"  # where a state has them; no parameter and no layer is called so
 
 
 def unwrapped(model):
@@ -70,3 +77,45 @@ def checked_state(state):
         if not value.isfinite().all():
             raise ValueError(f"state holds a value that is not finite, in {key!r}")
     return state
+
+
+def kept_with(state, guard, **options):
+    """The state of this kind of guard with the options that it was made with; none where nothing was learned yet."""
+    if not state:
+        return state
+    return state | {OPTIONS: torch.tensor(list(json.dumps({"guard": guard, **options}).encode()), dtype=torch.uint8)}
+
+
+def options_of(state):
+    """The options in a state, by name; none in one of an earlier version."""
+    if OPTIONS not in state:
+        return {}
+    try:
+        return dict(json.loads(bytes(state[OPTIONS].tolist())))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"state has options that cannot be read, in {OPTIONS!r}: {error}") from error
+
+
+def by_name(function):
+    """A function, or an object, as a state keeps it: no more than its name, of which only a warning can come."""
+    return {"name": getattr(function, "__name__", type(function).__name__)}
+
+
+def without_options(state, guard, **options):
+    """The state without its options; an error that names the first that is not this guard's, where both have it."""
+    kept = options_of(checked_state(state))
+    if kept.get("guard", guard) != guard:
+        raise ValueError(f"state is another guard's: it was kept by {kept['guard']}, and this is {guard}")
+    for name in (name for name in options if name in kept):
+        was, own = kept[name], options[name]
+        said = f"state was made with {name}={_shown(was)}, and this guard has {name}={_shown(own)}"
+        if isinstance(was, dict) or isinstance(own, dict):
+            if was != own:
+                warnings.warn(f"{said}: its numbers mean the same only if both do the same", stacklevel=3)
+        elif was != own and not {*str(was).split(" or ")} & {*str(own).split(" or ")}:
+            raise ValueError(f"{said}: its numbers would mean something else; make the guard as the state was made, or consolidate again")
+    return {key: value for key, value in state.items() if key != OPTIONS}
+
+
+def _shown(option):
+    return option["name"] if isinstance(option, dict) else repr(option)

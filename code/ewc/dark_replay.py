@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .checks import checked_count, checked_number, checked_state, unwrapped
+    from .checks import checked_count, checked_number, kept_with, unwrapped, without_options
     from .evaluating import evaluated
     from .heads import all_outputs, check_classes
     from .scores import check_logits
 else:  # copied into a folder, without a package
-    from checks import checked_count, checked_number, checked_state, unwrapped
+    from checks import checked_count, checked_number, kept_with, unwrapped, without_options
     from evaluating import evaluated
     from heads import all_outputs, check_classes
     from scores import check_logits
@@ -93,9 +93,12 @@ class DarkReplay:
         return self.strength * tasks * distances.mean()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was kept, and the state of the draws, as a flat dictionary of tensors."""
+        """What was kept, how many examples of each task, and the state of the draws, as a flat dictionary of tensors."""
         state = {"generator": self._generator.get_state()}
-        return state if self.memory is None else state | {"inputs": self.memory[0].contiguous(), "logits": self.memory[1]}
+        if self.memory is None:
+            return state
+        state |= {"inputs": self.memory[0].contiguous(), "logits": self.memory[1]}
+        return kept_with(state, guard="DarkReplay", examples=self.examples)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave.
@@ -103,7 +106,8 @@ class DarkReplay:
         Raises:
             ValueError: a part is missing or unknown, or there are not `examples` a task with a row of logits each.
         """
-        if checked_state(state).keys() not in ({"generator"}, {"generator", "inputs", "logits"}):
+        state = without_options(state, guard="DarkReplay", examples=self.examples)
+        if state.keys() not in ({"generator"}, {"generator", "inputs", "logits"}):
             raise ValueError(f"state has {sorted(state)}; it must have the generator, and inputs and logits together")
         kept = {name: value.detach().clone() for name, value in state.items() if name != "generator"}
         if kept:

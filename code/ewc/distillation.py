@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 if __package__:
-    from .checks import checked_number, checked_state, plain_name, plainly_named, unwrapped
+    from .checks import checked_number, kept_with, plain_name, plainly_named, unwrapped, without_options
     from .heads import all_outputs, check_classes
     from .scores import check_logits
 else:  # copied into a folder, without a package
-    from checks import checked_number, checked_state, plain_name, plainly_named, unwrapped
+    from checks import checked_number, kept_with, plain_name, plainly_named, unwrapped, without_options
     from heads import all_outputs, check_classes
     from scores import check_logits
 
@@ -104,22 +104,22 @@ class Distillation:
         return self.strength * self.temperature**2 * total
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The teacher's weights and buffers, and the units of each head (none for all outputs), as a flat dictionary of tensors."""
+        """The teacher's weights and buffers, the units of each head (none for all outputs), and the temperature: a flat dictionary of tensors."""
         if self._teacher is None:
             return {}
         own = self._teacher.state_dict().items()
         teacher = {f"teacher/{plain_name(name)}": value.clone(memory_format=torch.contiguous_format) for name, value in own}
-        return teacher | {
-            f"head/{place}": torch.tensor(head or (), dtype=torch.long) for place, head in enumerate(self._heads)
-        }
+        heads = {f"head/{place}": torch.tensor(head or (), dtype=torch.long) for place, head in enumerate(self._heads)}
+        return kept_with(teacher | heads, guard="Distillation", temperature=self.temperature)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
-            ValueError: the state belongs to another model.
+            ValueError: the state belongs to another model, or was made with another temperature.
         """
-        if not checked_state(state):
+        state = without_options(state, guard="Distillation", temperature=self.temperature)
+        if not state:
             self._teacher, self._heads = None, []
             return
         weights, heads = {}, {}

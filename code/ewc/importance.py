@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import checked_number, checked_state, named, trainable
+    from .checks import checked_number, kept_with, named, trainable, without_options
     from .processes import averaged
 else:  # copied into a folder, without a package
     import springs
-    from checks import checked_number, checked_state, named, trainable
+    from checks import checked_number, kept_with, named, trainable, without_options
     from processes import averaged
 
 
@@ -157,19 +157,20 @@ class SynapticIntelligence:
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Tensor]:
-        """As `EWC.state_dict`, and with it the path of a task that is being learned."""
+        """As `EWC.state_dict`, the damping as its option, and with it the path of a task that is being learned."""
         walks, parameters = {}, named(self.model)
         for name, walk in self._walks.items():
             if name in parameters and parameters[name].shape == walk.start.shape:
                 walk.settle(parameters[name])
             walks |= {f"walk/{kind}/{name}": value.contiguous() for kind, value in vars(walk).items() if value is not None}
-        return springs.state_of(self._terms) | walks
+        return kept_with(springs.state_of(self._terms) | walks, guard="SynapticIntelligence", damping=self.damping)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """As `EWC.load_state_dict`; the model should have the weights of when the state was taken."""
         parameters = named(self.model)
         walks: dict[str, dict[str, Tensor]] = {}
-        for key, value in checked_state(state).items():
+        state = without_options(state, guard="SynapticIntelligence", damping=self.damping)
+        for key, value in state.items():
             head, kind, name = [*key.split("/", 2), "", ""][:3]
             if head == "walk":
                 known = kind in ("start", "before", "path", "gradient")
@@ -276,8 +277,9 @@ class _Walk:
         """Count the step since the last gradient: ω −= g Δθ. Without a step nothing is counted, so it may be called often."""
         if now.device != self.path.device or now.dtype != self.before.dtype:
             self._move(now)
-        if self.gradient is not None:
-            self.path.addcmul_(self.gradient, self.before.sub_(now))  # in place: memory that is at hand is fast
+        if self.gradient is not None:  # an infinite one, for which a gradient scaler has taken no step, counts nothing either
+            step = self.before.sub_(now)  # in place: memory that is at hand is fast
+            self.path.addcmul_(self.gradient.masked_fill(step == 0, 0), step)
         self.before.copy_(now)
 
     def take(self, gradient, first):

@@ -20,17 +20,17 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import checked_number, checked_share, checked_state, named, plainly_named, unwrapped
+    from .checks import checked_number, checked_share, kept_with, named, plainly_named, unwrapped, without_options
     from .factors import Blocks, smallest_and_largest
     from .fisher import Inputs, kronecker_of
-    from .looking import Look, checked_options
+    from .looking import Look, checked_options, kept_options
     from .scores import Labels
 else:  # copied into a folder, without a package
     import springs
-    from checks import checked_number, checked_share, checked_state, named, plainly_named, unwrapped
+    from checks import checked_number, checked_share, kept_with, named, plainly_named, unwrapped, without_options
     from factors import Blocks, smallest_and_largest
     from fisher import Inputs, kronecker_of
-    from looking import Look, checked_options
+    from looking import Look, checked_options, kept_options
     from scores import Labels
 
 Factors = Literal["kept", "added"]
@@ -166,21 +166,22 @@ class KroneckerEWC:
         return self.strength * max((float(blocks.steepest.sum()) for blocks in self._blocks.values()), default=0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """θ* and the factors, (tasks, m, m) and (tasks, k, k) a layer, as a flat dictionary of tensors."""
+        """θ* and the factors, (tasks, m, m) and (tasks, k, k) a layer, with the options that `penalties.EWC.state_dict` keeps."""
         state = {f"anchor/{name}": value for name, value in self._anchor.items()}
         for name, blocks in self._blocks.items():
             state |= {f"outputs/{name}": blocks.b, f"inputs/{name}": blocks.a}
-        return {key: value.contiguous() for key, value in state.items()}
+        return kept_with({key: value.contiguous() for key, value in state.items()}, **self._kept_options())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
-            ValueError: the state belongs to another model, or has the factors of several tasks where this penalty adds them.
+            ValueError: the state belongs to another model or was made with other options, or has the factors of several tasks where
+                this penalty adds them.
         """
         parameters, modules = named(self.model), plainly_named(dict(unwrapped(self.model).named_modules()))
         anchor, factors = {}, {}
-        for key, value in checked_state(state).items():
+        for key, value in without_options(state, **self._kept_options()).items():
             kind, _, name = key.partition("/")
             if kind in ("outputs", "inputs"):
                 factors[kind, name] = value
@@ -222,6 +223,9 @@ class KroneckerEWC:
                 f"state has the factors of {len(b)} tasks; factors='added' keeps one pair: load it into factors='kept'"
             )
         return Blocks(*(side.detach().to(device, copy=True) for side in (b, a)))
+
+    def _kept_options(self):
+        return {"guard": "KroneckerEWC", "decay": self.decay, **kept_options(**self._looking)}
 
     def _held(self):
         """θ* beside the parameters, wherever they are now, and with it the factors; an error where one is gone or has another shape."""

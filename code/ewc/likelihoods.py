@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 if __package__:
+    from .checks import by_name
     from .scores import NotProbabilities, weighted_scores
 else:  # copied into a folder, without a package
+    from checks import by_name
     from scores import NotProbabilities, weighted_scores
 
 # What only looks at numbers in another shape.
@@ -260,6 +262,19 @@ class _Own:
 
 
 _NAMED = {"categorical": Categorical, "bernoulli": Bernoulli, "gaussian": Gaussian}
+
+
+def kept(given):
+    """A likelihood as a state keeps it: its name and what it was told; of an object of the reader's the name of its class."""
+    found = likelihood_of(given)
+    if isinstance(found, _Own):
+        return by_name(given)
+    name = next(name for name, kind in _NAMED.items() if isinstance(found, kind))
+    if isinstance(found, Categorical) and found.class_axis is not None:
+        return f"{name}, class_axis={found.class_axis}"
+    if isinstance(found, Gaussian) and not bool((found.noise == 1).all()):
+        return f"{name}, noise={found.noise.tolist()}"
+    return name
 
 
 def likelihood_of(given):

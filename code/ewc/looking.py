@@ -10,17 +10,19 @@ from contextlib import contextmanager
 
 if __package__:
     from .batches import Asked, Batches
-    from .checks import checked_count, unwrapped
+    from .checks import by_name, checked_count, unwrapped
     from .evaluating import evaluated
     from .labels import LabelScores
+    from .likelihoods import kept
     from .processes import summed
     from .readings import readings
     from .scores import check_model, names_of_trainable
 else:  # copied into a folder, without a package
     from batches import Asked, Batches
-    from checks import checked_count, unwrapped
+    from checks import by_name, checked_count, unwrapped
     from evaluating import evaluated
     from labels import LabelScores
+    from likelihoods import kept
     from processes import summed
     from readings import readings
     from scores import check_model, names_of_trainable
@@ -33,6 +35,17 @@ def checked_options(**options):
         checked_count("batch_size", options["batch_size"])
     checked_forward(options["forward"])
     return options
+
+
+def kept_options(likelihood, labels, samples, forward, **_):
+    """What a state keeps of these: what decides what is estimated, and of what the batches' size or a generator change nothing."""
+    found = {"likelihood": kept(likelihood), "labels": labels or "exact or sampled", "forward": kept_forward(forward)}
+    return found | ({"samples": samples} if labels == "sampled" else {})
+
+
+def kept_forward(forward):
+    """A function of a model and a batch as a state keeps it: by its name."""
+    return None if forward is None else by_name(forward)
 
 
 def checked_forward(forward):

@@ -28,15 +28,15 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import checked_share, named
+    from .checks import checked_share, kept_with, named, without_options
     from .fisher import Inputs, diagonal_of
-    from .looking import Look, checked_options
+    from .looking import Look, checked_options, kept_options
     from .scores import Labels
 else:  # copied into a folder, without a package
     import springs
-    from checks import checked_share, named
+    from checks import checked_share, kept_with, named, without_options
     from fisher import Inputs, diagonal_of
-    from looking import Look, checked_options
+    from looking import Look, checked_options, kept_options
     from scores import Labels
 
 Anchors = Literal["separate", "merged"]
@@ -153,21 +153,31 @@ class EWC:
         return springs.parabola(self.strength, springs.beside(named(self.model), self._terms))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """θ* and F of every term, as a flat dictionary of tensors that safetensors and torch.save both take."""
-        return springs.state_of(self._terms)
+        """θ* and F of every term, as a flat dictionary of tensors that safetensors and torch.save both take.
+
+        With them the options that decide what they mean: decay, likelihood, labels, samples where they were asked for, and the
+        name of `forward`. The strength is not among them: one state may be tried under many.
+        """
+        return kept_with(springs.state_of(self._terms), **self._kept_options())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
-            ValueError: the state belongs to another model, or has several anchors where this penalty merges them.
+            ValueError: the state belongs to another model or was made with other options, or has several anchors where this penalty
+                merges them.
+
+        Of a function only the name is known: where that is another, a warning says so.
         """
-        terms = springs.terms_from(state, self.model)
+        terms = springs.terms_from(without_options(state, **self._kept_options()), self.model)
         if self.anchors == "merged" and len(terms) > 1:
             raise ValueError(
                 f"state has {len(terms)} anchors; anchors='merged' keeps one: load it into anchors='separate'"
             )
         self._terms = terms
+
+    def _kept_options(self):
+        return {"guard": "EWC", "decay": self.decay, **kept_options(**self._looking)}
 
 
 class L2:
@@ -202,11 +212,11 @@ class L2:
 
     def state_dict(self) -> dict[str, Tensor]:
         """As `EWC.state_dict`."""
-        return springs.state_of(self._terms)
+        return kept_with(springs.state_of(self._terms), guard="L2")
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """As `EWC.load_state_dict`; a state whose importances are not all 1 is another penalty's, and refused."""
-        terms = springs.one_term(state, self.model)
+        terms = springs.one_term(without_options(state, guard="L2"), self.model)
         for name, value in (item for _, importance in terms for item in importance.items()):
             if not (value == 1).all():
                 raise ValueError(f"state is another penalty's: it has importances of {name!r} that are not 1; L2 holds every weight equally")

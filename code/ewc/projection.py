@@ -17,12 +17,12 @@ from torch import Tensor, nn
 if __package__:
     from . import springs
     from .batches import spread
-    from .checks import checked_count, checked_state, named, plain_name, plainly_named, unwrapped
+    from .checks import checked_count, kept_with, named, plain_name, plainly_named, unwrapped, without_options
     from .evaluating import evaluated
 else:  # copied into a folder, without a package
     import springs
     from batches import spread
-    from checks import checked_count, checked_state, named, plain_name, plainly_named, unwrapped
+    from checks import checked_count, kept_with, named, plain_name, plainly_named, unwrapped, without_options
     from evaluating import evaluated
 
 
@@ -134,7 +134,7 @@ class OrthogonalWeights:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Σ_tasks mean x xᵀ of each layer, by its name."""
-        return {name: value.contiguous() for name, value in self._moments.items()}
+        return kept_with({name: value.contiguous() for name, value in self._moments.items()}, guard="OrthogonalWeights")
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave.
@@ -143,7 +143,7 @@ class OrthogonalWeights:
             ValueError: the state belongs to another model, or is no sum of x xᵀ.
         """
         layers, found = self._layers(), {}
-        for name, value in checked_state(state).items():
+        for name, value in without_options(state, guard="OrthogonalWeights").items():
             layer = layers.get(name)
             size = None if layer is None else layer.in_features + (layer.bias is not None)
             if size is None or value.shape != (size, size) or not value.is_floating_point():

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .checks import checked_count, checked_number, checked_state, unwrapped
+    from .checks import checked_count, checked_number, kept_with, unwrapped, without_options
     from .heads import all_outputs, check_classes
     from .scores import check_logits
 else:  # copied into a folder, without a package
-    from checks import checked_count, checked_number, checked_state, unwrapped
+    from checks import checked_count, checked_number, kept_with, unwrapped, without_options
     from heads import all_outputs, check_classes
     from scores import check_logits
 
@@ -115,11 +115,13 @@ class Replay:
         return self.strength * self._tasks * mean
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was kept, and the state of the draws, as a flat dictionary of tensors."""
+        """What was kept, how many examples of each task, and the state of the draws, as a flat dictionary of tensors."""
         state = {"generator": self._generator.get_state()}
-        if self.memory is not None:
-            state |= {"inputs": self.memory[0].contiguous(), "targets": self.memory[1], "tasks": torch.tensor(self._tasks)}
-        return state if self.units is None else state | {"units": self.units}
+        if self.memory is None:
+            return state
+        state |= {"inputs": self.memory[0].contiguous(), "targets": self.memory[1], "tasks": torch.tensor(self._tasks)}
+        state |= {} if self.units is None else {"units": self.units}
+        return kept_with(state, guard="Replay", examples=self.examples)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave; the examples come onto the model's device.
@@ -127,7 +129,8 @@ class Replay:
         Raises:
             ValueError: a part is missing or unknown, or the examples are not `examples` a task.
         """
-        parts = checked_state(state).keys() - {"generator", "units", "tasks"}
+        state = without_options(state, guard="Replay", examples=self.examples)
+        parts = state.keys() - {"generator", "units", "tasks"}
         if "generator" not in state or parts not in ({"inputs", "targets"}, set()):
             raise ValueError(
                 f"state has {sorted(state)}; it must have the generator, inputs and targets together, and perhaps units"

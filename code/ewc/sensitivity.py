@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 if __package__:
     from . import springs
-    from .checks import checked_count, named
+    from .checks import checked_count, kept_with, named, without_options
     from .gradients import add_linear, zeros
-    from .looking import Look, checked_forward
+    from .looking import Look, checked_forward, kept_forward
 else:  # copied into a folder, without a package
     import springs
-    from checks import checked_count, named
+    from checks import checked_count, kept_with, named, without_options
     from gradients import add_linear, zeros
-    from looking import Look, checked_forward
+    from looking import Look, checked_forward, kept_forward
 
 
 class MemoryAwareSynapses:
@@ -95,12 +95,15 @@ class MemoryAwareSynapses:
         return springs.parabola(self.strength, springs.beside(named(self.model), self._terms))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As `EWC.state_dict`."""
-        return springs.state_of(self._terms)
+        """As `EWC.state_dict`; of the options the name of `forward`."""
+        return kept_with(springs.state_of(self._terms), **self._kept_options())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """As `EWC.load_state_dict`."""
-        self._terms = springs.one_term(state, self.model)
+        self._terms = springs.one_term(without_options(state, **self._kept_options()), self.model)
+
+    def _kept_options(self):
+        return {"guard": "MemoryAwareSynapses", "forward": kept_forward(self._looking["forward"])}
 
 
 def output_sensitivity(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from ewc import DarkReplay, Distillation, Replay, mlp
+from ewc.checks import OPTIONS
 from test_penalties import data, move, network
 from torch import nn
 
@@ -108,8 +109,12 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing(change, words):
 def test_replay_does_not_take_logits_for_targets():
     guard = DarkReplay(network(), examples=3)
     guard.consolidate(data(0))
+    state = guard.state_dict()
+    with pytest.raises(ValueError, match="kept by DarkReplay, and this is Replay"):
+        Replay(network(), examples=3).load_state_dict(state)
+    del state[OPTIONS]
     with pytest.raises(ValueError, match="inputs and targets together"):
-        Replay(network(), examples=3).load_state_dict(guard.state_dict())
+        Replay(network(), examples=3).load_state_dict(state)
 
 
 def test_what_cannot_be_kept_is_refused():

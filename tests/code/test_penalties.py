@@ -307,7 +307,7 @@ def test_what_decay_leaves_of_the_first_task():
 
 def test_merged_memory_does_not_grow_and_separate_grows_by_a_task():
     def numbers(penalty):
-        return sum(value.numel() for value in penalty.state_dict().values())
+        return sum(value.numel() for value in penalty.state_dict().values() if value.is_floating_point())
 
     merged, separate = EWC(network(), anchors="merged"), EWC(network())
     sizes = []
@@ -488,8 +488,8 @@ def test_a_loaded_state_does_not_share_memory_with_the_file_or_the_giver():
     assert taker.penalty().item() > 0
 
 
-def changed(**changes):
-    penalty = EWC(network())
+def changed(maker, **changes):
+    penalty = maker(network())
     penalty.consolidate(data(0))
     state = penalty.state_dict() | {
         name.replace("__", "/").replace("_w", ".w"): value for name, value in changes.items()
@@ -516,7 +516,7 @@ def test_a_state_of_another_model_is_refused_by_name_and_changes_nothing(maker, 
     learned(penalty, 1)
     before = penalty.penalty().item()
     with pytest.raises(ValueError) as refusal:
-        penalty.load_state_dict(changed(**changes))
+        penalty.load_state_dict(changed(maker, **changes))
     assert all(word in str(refusal.value) for word in words), refusal.value
     assert penalty.penalty().item() == before
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from ewc.checks import OPTIONS
 from ewc.distillation import Distillation
 from ewc.importance import SynapticIntelligence
 from ewc.kronecker import KroneckerEWC
@@ -306,7 +307,7 @@ def _penalty(run, model):
 def bytes_carried(penalty):
     """The bytes of what a method carries from task to task, beside the network itself."""
     state = {} if penalty is None else penalty.state_dict()
-    return sum(value.numel() * value.element_size() for value in state.values())
+    return sum(value.numel() * value.element_size() for key, value in state.items() if not key.endswith(OPTIONS))
 
 
 @torch.no_grad()

@@ -151,8 +151,8 @@ class EWCWith(EWC):
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
         """As `EWC.consolidate`, with the importance of `fisher`."""
         state = self.state_dict()
-        task = 1 + max((int(key.partition("/")[0]) for key in state), default=-1)
-        self.load_state_dict(state | term(self.model, self.fisher(self.model, inputs, targets), task=task))
+        tasks = {key.partition("/")[0] for key in state} - {"options"}
+        self.load_state_dict(state | term(self.model, self.fisher(self.model, inputs, targets), task=len(tasks)))
 
 
 def term(model: nn.Module, importance: dict[str, Tensor], *, task: int = 0) -> dict[str, Tensor]:
