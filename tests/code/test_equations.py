@@ -858,7 +858,7 @@ def test_eq_fisher_of_places(equation):
     weights = list(model.parameters())
     scores = torch.stack([torch.stack([parameters_to_vector(torch.autograd.grad(log, weights, retain_graph=True)) for log in row]) for row in logs])
     drawn = [
-        (math.exp(sum(float(logs[place, letter].detach()) for place, letter in enumerate(text))), torch.stack([scores[t, y] for t, y in enumerate(text)]))
+        (math.exp(sum(float(logs[t, y].detach()) for t, y in enumerate(text))), torch.stack([scores[t, y] for t, y in enumerate(text)]))
         for text in itertools.product(range(4), repeat=3)
     ]
     fisher = parameters_to_vector(diagonal_fisher(model, inputs).values())
