@@ -23,7 +23,9 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError, ExtensionError
 
-PAGES = 2   # executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core
+# Pages executed side by side, each with its share of the cores: much of a page, its figures for one, is work for one core. With a
+# GPU more, for a page's small networks leave it idle.
+PAGES, PAGES_ON_A_GPU = 2, 6
 # Those that train longest begin first, so that no core waits for them at the end.
 LONGEST = [
     "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "forgetting/tempting-fixes",
@@ -104,6 +106,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def pages_at_a_time() -> int:
+    import torch
+
+    return max(1, min(PAGES_ON_A_GPU, cores() // 2) if torch.cuda.is_available() else min(PAGES, cores()))
+
+
 def execute(app: Sphinx, env, docnames):
     """Execute the pages that are not in the cache. When Sphinx reads them, they are. Each is kept as soon as it is done; when one
     fails, those that run are waited for, no other begins, and the build ends with what went wrong."""
@@ -118,7 +126,7 @@ def execute(app: Sphinx, env, docnames):
                 missing[docname.removeprefix("book/")] = path, page
     if not missing:
         return
-    at_a_time = min(PAGES, len(missing), cores())
+    at_a_time = min(pages_at_a_time(), len(missing))
     os.environ.setdefault("OMP_NUM_THREADS", str(cores() // at_a_time))
     import matplotlib.font_manager  # noqa: F401  its list of fonts is made here once, not by each page, which would show how long it takes
 

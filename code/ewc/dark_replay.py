@@ -6,7 +6,7 @@ label: what else an image resembles, and how sure the network was.
 
     penalty(θ) = λ Σ_tasks mean over the kept examples of ‖z(x, θ) − z*(x)‖²,     z* the logits after the example's task
 
-This file needs torch, and beside it heads.py, checks.py and evaluating.py. From the book Weights that Remember.
+This file needs torch, and beside it heads.py, scores.py, checks.py and evaluating.py. From the book Weights that Remember.
 """
 
 import torch
@@ -16,10 +16,12 @@ if __package__:
     from .checks import checked_count, checked_number, checked_state, unwrapped
     from .evaluating import evaluated
     from .heads import all_outputs, check_classes
+    from .scores import check_logits
 else:  # copied into a folder, without a package
     from checks import checked_count, checked_number, checked_state, unwrapped
     from evaluating import evaluated
     from heads import all_outputs, check_classes
+    from scores import check_logits
 
 
 class DarkReplay:
@@ -53,7 +55,8 @@ class DarkReplay:
         """Keep `examples` of these and the model's logits for them, in eval mode; the targets are not looked at.
 
         Raises:
-            TypeError, ValueError: inputs are no tensor or fewer than `examples`, or the model returns no logits (N, C).
+            TypeError, ValueError: inputs are no tensor or fewer than `examples`, or the model returns no logits (N, C), or other
+                ones than for earlier tasks.
         """
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
@@ -63,19 +66,29 @@ class DarkReplay:
         kept = inputs[order[: self.examples].to(inputs.device)]
         with evaluated(unwrapped(self.model)), torch.no_grad():
             logits = self._logits(kept)
+        check_logits(logits)
         found = (kept, logits)
         if self.memory is not None:
+            for name, new, old in zip(("inputs", "logits"), found, self.memory, strict=True):
+                if new.shape[1:] != old.shape[1:]:
+                    shapes = f"{tuple(new.shape[1:])}; those of earlier tasks are {tuple(old.shape[1:])}"
+                    raise ValueError(f"{name} of an example are of shape {shapes}, and one memory holds all")
             found = tuple(torch.cat(parts) for parts in zip(self._beside(inputs), found, strict=True))
         self.memory = found
 
     def penalty(self) -> Tensor:
         """λ Σ_tasks mean of ‖z − z*‖², estimated from one batch of the memory: a scalar, exactly 0 before the first task."""
-        place = next((parameter for parameter in self.model.parameters() if parameter.is_floating_point()), torch.zeros(()))
+        place = self._place()
         if self.memory is None:
             return torch.zeros((), device=place.device)
         inputs, wanted = self.memory = self._beside(place)
         batch = torch.randint(len(inputs), (self.batch_size,), generator=self._generator).to(inputs.device)
         logits, tasks = self._logits(inputs[batch]), len(inputs) // self.examples
+        if logits.shape[1] != wanted.shape[1]:
+            raise ValueError(
+                f"the model returns logits of shape {tuple(logits.shape[1:])}; those that were kept are {tuple(wanted.shape[1:])}: it has "
+                "other outputs since"
+            )
         distances = (logits - wanted[batch]).square().sum(1)
         return self.strength * tasks * distances.mean()
 
@@ -105,12 +118,18 @@ class DarkReplay:
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"state has a generator that is none: {error}") from error
         self.memory = (inputs, logits) if kept else None
+        if kept:
+            self.memory = self._beside(self._place())
 
     def _logits(self, inputs):
         with all_outputs(unwrapped(self.model)):
             logits = self.model(inputs)
         check_classes("the model", logits)
         return logits
+
+    def _place(self):
+        """A weight of the model, which says where it is and of which type."""
+        return next((each for each in self.model.parameters() if each.is_floating_point()), torch.zeros(()))
 
     def _beside(self, place):
         """What is kept, where the model is now, and of its type."""

@@ -6,7 +6,7 @@ on the images of the step are targets beside the labels:
 
     penalty(θ) = λ τ² Σ_heads mean over the batch of KL( p_teacher(·|x; τ) ‖ p(·|x, θ; τ) ),     p(·; τ) = softmax(logits / τ)
 
-This file needs torch, and beside it heads.py and checks.py. From the book Weights that Remember.
+This file needs torch, and beside it heads.py, scores.py and checks.py. From the book Weights that Remember.
 """
 
 import copy
@@ -18,9 +18,11 @@ from torch.overrides import TorchFunctionMode
 if __package__:
     from .checks import checked_number, checked_state, plain_name, plainly_named, unwrapped
     from .heads import all_outputs, check_classes
+    from .scores import check_logits
 else:  # copied into a folder, without a package
     from checks import checked_number, checked_state, plain_name, plainly_named, unwrapped
     from heads import all_outputs, check_classes
+    from scores import check_logits
 
 
 class Distillation:
@@ -52,6 +54,7 @@ class Distillation:
         self.strength = checked_number("strength", strength, lambda value: value >= 0, "a finite number of at least 0")
         self.temperature = checked_number("temperature", temperature, lambda value: value > 0, "a finite number above 0")
         self._teacher: nn.Module | None = None
+        self._looked_at = False  # whether the teacher has been seen to return logits
         self._heads: list[tuple[int, ...] | None] = []
 
     def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
@@ -68,7 +71,7 @@ class Distillation:
             raise ValueError(f"model.units.chosen is {head}; a head must have two units or more: the softmax over one is 1 whatever it says")
         if not any(_within(head, old) for old in self._heads):
             self._heads = [old for old in self._heads if not _within(old, head)] + [head]
-        self._teacher = _teacher_from(self.model)
+        self._teacher, self._looked_at = _teacher_from(self.model), False
 
     def penalty(self, inputs: Tensor) -> Tensor:
         """λ τ² Σ_heads mean KL over these images, (N, …): a scalar, exactly 0 before the first task.
@@ -76,14 +79,19 @@ class Distillation:
         The model looks at the images once more, in the mode that it is in.
 
         Raises:
-            ValueError: model or teacher does not return logits (N, C) of two classes or more, or the model has fewer outputs than
-                the teacher.
+            ValueError: model or teacher does not return logits (N, C) of two classes or more, the teacher returns probabilities, or
+                the model has fewer outputs than the teacher.
         """
         if self._teacher is None:
             return torch.zeros((), device=inputs.device)
         self._follow()
         with all_outputs(self._teacher), torch.no_grad():
-            wanted = self._teacher(inputs) / self.temperature
+            wanted = self._teacher(inputs)
+        if not self._looked_at:
+            check_classes("the teacher", wanted)
+            check_logits(wanted)
+            self._looked_at = True
+        wanted = wanted / self.temperature
         with all_outputs(unwrapped(self.model)):
             found = self.model(inputs) / self.temperature
         total, known = 0, _shared(wanted, found)
@@ -134,6 +142,7 @@ class Distillation:
             teacher.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"state is for another model: {error}") from error
+        self._looked_at = False
         self._teacher, self._heads = teacher, [heads[place] for place in sorted(heads)]
 
     def _follow(self):

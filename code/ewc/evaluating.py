@@ -5,7 +5,7 @@ Part of fisher.py, which says more. This file needs torch and nothing else. From
 """
 
 import sys
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 import torch
 from torch import nn
@@ -33,8 +33,9 @@ def evaluated(model):
 def _evaluate(model, own_ways):
     if own_ways:
         # Some put adapters into the weights in eval mode, and take them out in train mode. An adapter that is inside has no
-        # gradient: then the model is read in parts, as it is trained.
-        model.train(True)
+        # gradient: then the model is read in parts, as it is trained. Some refuse to be trained: they have no parts.
+        with suppress(Exception):
+            model.train(True)
         apart = _values(model)
         model.eval()
         if not _equal(_values(model), apart):
@@ -188,12 +189,3 @@ def _rounding(tensor):
 
 def _on_cpu(tensor):
     return tensor.device.type == "cpu"
-
-
-def close(first, second, tolerance):
-    """Whether two results are the same but for this share of the largest."""
-    if first.shape != second.shape:
-        return False
-    if not first.numel():
-        return True
-    return bool((first - second).abs().max() <= tolerance * second.abs().max() + torch.finfo(torch.float32).tiny)

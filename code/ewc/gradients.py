@@ -26,6 +26,13 @@ else:  # copied into a folder, without a package
 
 # Gradients of single examples are formed this many numbers at a time: 64 MiB in float32.
 NUMBERS_AT_ONCE = 2**24
+# A GPU takes eight times as many: it works for a moment, and each turn costs it the time in which Python asks for it.
+ON_A_GPU = 8
+
+
+def numbers_at_once(device):
+    """How many numbers are in memory at a time."""
+    return NUMBERS_AT_ONCE * (ON_A_GPU if device.type == "cuda" else 1)
 
 
 def add_linear(fisher, names, module, square, input_square):
@@ -62,7 +69,7 @@ def vectorised(calls, several, names):
     several: the gradients by the outputs of these calls, for one score of the logits or for several: a list of lists.
     """
     used = {parameter for call in calls for parameter in call.module.parameters() if parameter in names}
-    step = max(1, NUMBERS_AT_ONCE // max(1, sum(parameter.numel() for parameter in used)))
+    step = max(1, numbers_at_once(several[0][0].device) // max(1, sum(parameter.numel() for parameter in used)))
     for start in range(0, len(several[0][0]), step):
         chunk = slice(start, start + step)
         ways = []

@@ -31,7 +31,10 @@ def choose(logits: Tensor, units: Sequence[int] | Tensor | None) -> Tensor:
         return logits
     if isinstance(units, Tensor):
         return logits.gather(-1, units)
-    return logits[..., list(units)]
+    places = list(units)
+    if places and places[0] >= 0 and places == list(range(places[0], places[-1] + 1)):
+        return logits[..., places[0] : places[-1] + 1]  # a list of places would be sent to a GPU in every step
+    return logits[..., places]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class AccuracyMatrix:
     def __init__(self, values):
         try:
             values = _square(values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"values holds what is no number: {error}") from error
         if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) == 0:
             raise ValueError(
@@ -55,7 +55,10 @@ class AccuracyMatrix:
     def forward_transfer(self, baseline) -> float:
         """FWT: the mean accuracy on a task before it is learned, above `baseline`, that of an untrained network, shape (T,)."""
         self._need_two("forward transfer")
-        baseline = torch.as_tensor(baseline, dtype=torch.float64)
+        try:
+            baseline = torch.as_tensor(baseline, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"baseline holds what is no number: {error}") from error
         if baseline.shape != self.values.shape[:1]:
             raise ValueError(
                 f"baseline has shape {tuple(baseline.shape)}; it must be ({len(self.values)},), one accuracy a task"

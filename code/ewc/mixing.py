@@ -14,13 +14,11 @@ from torch import nn
 if __package__:
     from .batches import alone, axes, copy, one_that_differs, said, size, some
     from .calls import forward, of_torch
-    from .evaluating import close, keeping_nothing, rounding
+    from .evaluating import keeping_nothing, rounding
 else:  # copied into a folder, without a package
     from batches import alone, axes, copy, one_that_differs, said, size, some
     from calls import forward, of_torch
-    from evaluating import close, keeping_nothing, rounding
-
-ALONE = 32  # so many examples of a batch are tried by themselves where torch cannot vectorise a model
+    from evaluating import keeping_nothing, rounding
 
 _ROW_BY_ROW = (nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU)
 
@@ -55,23 +53,18 @@ def check_examples(model, inputs):
         ) from error
 
 
-def check_apart(model, inputs, logits, calls, generator):
+def check_apart(model, inputs, logits, calls):
     """Every example by itself has the logits that it has in the batch.
 
-    All at once where torch can vectorise the model. Where it cannot, for a model that decides by its numbers what to do: every
-    second example, the others, and a few alone, of a small batch all. A mixing of some few examples may then pass in a large one.
+    All at once where torch can vectorise the model. Where it cannot, for a model that decides by its numbers what to do, one
+    after the other: a mixing of some few would pass unseen among others.
     """
-    tolerance, count = tolerance_of(model, logits, calls), size(inputs)
-    by_itself = _each_alone(model, inputs)
-    if by_itself is not None and _alike(by_itself, logits, tolerance):
-        return
-    few = torch.randperm(count, generator=generator)[:ALONE].tolist()
-    if by_itself is not None and by_itself.shape == logits.shape:  # the one that seems most another is looked at without vectorising
-        off = (by_itself.detach().nan_to_num(neginf=0) - logits.detach().nan_to_num(neginf=0)).abs()
-        few = [int(off.amax(1).argmax()), *few]
-    halves = [slice(0, None, 2), slice(1, None, 2)] if count > len(few) else []
-    for places in [*halves, *(slice(place, place + 1) for place in few)]:
-        apart(model, inputs, logits, places, tolerance)
+    tolerance, by_itself = tolerance_of(model, logits, calls), _each_alone(model, inputs)
+    places = range(size(inputs))
+    if by_itself is not None and by_itself.shape == logits.shape:  # what seems another is looked at without vectorising
+        places = _others(by_itself, logits, logits, tolerance).nonzero().flatten().tolist()
+    for place in places:
+        apart(model, inputs, logits, slice(place, place + 1), tolerance)
 
 
 def _each_alone(model, inputs):
@@ -88,8 +81,9 @@ def _each_alone(model, inputs):
 def apart(model, inputs, logits, places, tolerance):
     """The logits of some examples without the others; an error where they are others than in their batch."""
     found = model(copy(some(inputs, places)))
-    if not _alike(found, logits[places], tolerance):
-        if not _alike(model(copy(inputs)), logits, tolerance):
+    if found.shape != logits[places].shape or _others(found, logits[places], logits, tolerance).any():
+        again = model(copy(inputs))
+        if again.shape != logits.shape or _others(again, logits, logits, tolerance).any():
             raise ValueError(
                 "model is random in eval mode: it gives the same examples another output each time (a functional.dropout "
                 "without training=self.training?)"
@@ -100,8 +94,20 @@ def apart(model, inputs, logits, places, tolerance):
     return found
 
 
-def _alike(first, second, tolerance):
-    return close(first.detach().nan_to_num(neginf=0), second.detach().nan_to_num(neginf=0), tolerance)
+def _others(found, beside, logits, tolerance):
+    """Which rows are not the same but for rounding, (n,): a share of the row's largest, or of what a row of this batch mostly has.
+
+    A row whose terms cancel to nearly 0 is off by a share of its terms.
+    """
+    found, beside, logits = (each.detach().nan_to_num(neginf=0) for each in (found, beside, logits))
+    mostly = _largest(logits).sort().values[len(logits) // 2]
+    scale = _largest(beside).clamp(min=mostly)
+    return ~(_largest(found - beside) <= tolerance * scale + torch.finfo(torch.float32).tiny)
+
+
+def _largest(rows):
+    """The largest entry of each row."""
+    return rows.abs().amax(1) if rows.numel() else rows.new_zeros(len(rows))
 
 
 def tolerance_of(model, logits, calls=()):

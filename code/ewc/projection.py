@@ -17,12 +17,12 @@ from torch import Tensor, nn
 if __package__:
     from . import springs
     from .batches import spread
-    from .checks import checked_state, named, plain_name, unwrapped
+    from .checks import checked_count, checked_state, named, plain_name, plainly_named, unwrapped
     from .evaluating import evaluated
 else:  # copied into a folder, without a package
     import springs
     from batches import spread
-    from checks import checked_state, named, plain_name, unwrapped
+    from checks import checked_count, checked_state, named, plain_name, plainly_named, unwrapped
     from evaluating import evaluated
 
 
@@ -63,13 +63,15 @@ class OrthogonalWeights:
             raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
         if inputs.ndim == 0 or len(inputs) == 0:
             raise ValueError("inputs has no example; it must have at least one")
+        batch_size = checked_count("batch_size", batch_size)
         if self.max_examples is not None and self.max_examples < len(inputs):
             inputs, _ = spread(inputs, None, self.max_examples)
         layers, found = self._layers(), {}
 
         def note(name):
-            def hook(layer, shown, _):
-                x = shown[0].detach().flatten(0, -2)
+            def hook(layer, shown, named, _):
+                x = next(iter((*shown, *named.values()))).detach().flatten(0, -2)
+                x = x.to(torch.promote_types(x.dtype, torch.float32))  # few bits are no matrix to be inverted
                 x = x if layer.bias is None else torch.cat([x, x.new_ones(len(x), 1)], 1)
                 found[name] = found.get(name, 0) + x.mT @ x / len(inputs)
 
@@ -77,7 +79,7 @@ class OrthogonalWeights:
 
         model = unwrapped(self.model)
         with evaluated(model), torch.no_grad():
-            hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+            hooks = [layer.register_forward_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
             try:
                 for batch in inputs.split(batch_size):
                     model(batch)
@@ -87,7 +89,9 @@ class OrthogonalWeights:
         for name in layers:
             if name not in found or not found[name].isfinite().all():
                 raise ValueError(f"layer {name!r} is shown nothing for these inputs, or something that is not finite")
-        self._moments = {name: value + self._moments.get(name, 0) for name, value in found.items()}
+            self._check_fits(name, layers[name])
+        # What is frozen now keeps what it was shown.
+        self._moments |= {name: value + (self._moments[name].to(value) if name in self._moments else 0) for name, value in found.items()}
         self._project()
 
     def _project(self):
@@ -109,17 +113,20 @@ class OrthogonalWeights:
         """
         springs.checked_scale(scale)
         layers = self._layers()
+        modules = plainly_named(dict(unwrapped(self.model).named_modules()))
         for name, projector in self._projectors.items():
+            self._check_fits(name, modules.get(name))
             layer = layers.get(name)
-            if layer is None or layer.weight.grad is None:
+            if layer is None or all(each.grad is None for each in layer.parameters()):
                 continue
+            weight = springs.gradient_of(layer.weight)
             if layer.bias is None:
-                layer.weight.grad.copy_(layer.weight.grad @ projector.to(layer.weight.grad))
+                weight.copy_(weight.to(projector.dtype) @ projector.to(weight.device))
                 continue
-            both = torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1)
-            both = both @ projector.to(both)
-            layer.weight.grad.copy_(both[:, :-1])
-            layer.bias.grad.copy_(both[:, -1])
+            bias = springs.gradient_of(layer.bias)
+            both = torch.cat([weight, bias[:, None]], 1).to(projector.dtype) @ projector.to(weight.device)
+            weight.copy_(both[:, :-1])
+            bias.copy_(both[:, -1])
 
     def projectors(self) -> dict[str, Tensor]:
         """P of each layer, by the layer's name; empty before the first task."""
@@ -148,6 +155,13 @@ class OrthogonalWeights:
             raise ValueError(f"state is incomplete: it lacks {sorted(layers.keys() - found.keys())[0]!r}")
         self._moments = found
         self._project()
+
+    def _check_fits(self, name, layer):
+        """Refuse a layer that earlier tasks showed something else than it can be shown now, or that is gone."""
+        size = None if type(layer) is not nn.Linear else layer.in_features + (layer.bias is not None)
+        if name in self._moments and len(self._moments[name]) != size:
+            now = "is no nn.Linear of the model now" if size is None else f"has {size} inputs, a bias counted"
+            raise ValueError(f"layer {name!r} {now}; it had {len(self._moments[name])} when a task was consolidated, and cannot be projected")
 
     def _layers(self):
         """The linear layers that are trained, by name; an error that names what has no projection, or is frozen in part."""

@@ -49,7 +49,7 @@ def readings(model: Asked, names, data: Batches, ways=None):
             batch = some(inputs, places)
             logits, calls = forward(model, layers, batch)
             if not known:
-                check_apart(model, batch, logits, calls, generator)
+                check_apart(model, batch, logits, calls)
             own = None if targets is None else targets[places]
             data.seen(len(logits))
             if not logits.requires_grad:
@@ -83,7 +83,7 @@ def _first_right(ways, look, held, told):
 
 
 def _examples_at_once(model, layers, inputs):
-    """As many examples as hold so many numbers on their way, and no more than 1,024: what was larger would not be faster."""
+    """As many examples as hold so many numbers on their way, and no more than 1,024, on a GPU 16,384: more would not be faster."""
     logits, calls = forward(model, layers, some(inputs, slice(0, 1)))
     numbers = 4 * logits.numel()
     for call in calls:
@@ -91,4 +91,5 @@ def _examples_at_once(model, layers, inputs):
             numbers += part.numel() if isinstance(part, torch.Tensor) else 0
         if isinstance(call.module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and call.output is not None:  # what its windows see
             numbers += call.module.weight[0].numel() * call.output[0, 0].numel()
-    return max(1, min(1024, gradients.NUMBERS_AT_ONCE // 2 // numbers))
+    most = 16_384 if logits.is_cuda else 1024
+    return max(1, min(most, gradients.numbers_at_once(logits.device) // 2 // numbers))

@@ -6,7 +6,7 @@ for the old task's loss but that loss itself, estimated from what was kept:
 
     penalty(θ) = λ Σ_tasks mean over the kept examples of −log p(y|x, θ)
 
-This file needs torch, and beside it heads.py and checks.py. From the book Weights that Remember.
+This file needs torch, and beside it heads.py, scores.py and checks.py. From the book Weights that Remember.
 """
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 if __package__:
     from .checks import checked_count, checked_number, checked_state, unwrapped
     from .heads import all_outputs, check_classes
+    from .scores import check_logits
 else:  # copied into a folder, without a package
     from checks import checked_count, checked_number, checked_state, unwrapped
     from heads import all_outputs, check_classes
+    from scores import check_logits
 
 
 class Replay:
@@ -46,7 +48,7 @@ class Replay:
         self.strength = checked_number("strength", strength, lambda value: value >= 0, "a finite number of at least 0")
         self.examples, self.batch_size = checked_count("examples", examples), checked_count("batch_size", batch_size)
         self._generator = torch.Generator().manual_seed(int(seed))
-        self._tasks = 0
+        self._tasks, self._looked_at = 0, False  # how many; whether the model has been seen to return logits
         self._place = self._place_of_the_model()  # when it was last asked
         self.memory: tuple[Tensor, Tensor] | None = None  # inputs and targets, of all tasks
         self.units: Tensor | None = (
@@ -101,6 +103,9 @@ class Replay:
         with all_outputs(unwrapped(self.model)):
             logits = self.model(inputs[batch])
         check_classes("the model", logits)
+        if not self._looked_at:
+            check_logits(logits)
+            self._looked_at = True
         if self.units is not None:
             logits = _of_units(logits, self.units[batch])
         try:

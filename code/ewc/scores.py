@@ -94,6 +94,14 @@ class NotProbabilities:
             )
 
 
+def check_logits(logits):
+    """Raise ValueError if all rows, of two or more, are probabilities."""
+    if len(logits) > 1:
+        watch = NotProbabilities()
+        watch.look(logits.detach())
+        watch.end()
+
+
 def names_of_trainable(model):
     """The parameters that require grad, each with its name."""
     return {parameter: name for name, parameter in trainable(model).items()}

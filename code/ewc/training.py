@@ -1,6 +1,7 @@
 # Copyright (c) 2026 The authors of Weights that Remember. SPDX-License-Identifier: MIT
 """Learning: one task, or one task after another with a penalty that remembers the ones before."""
 
+import functools
 import os
 import sys
 import warnings
@@ -179,9 +180,14 @@ def accuracy(model: nn.Module, task: Task, *, batch_size: int = 5000) -> float:
     return right.item() / len(task.test_targets)
 
 
+@functools.cache
 def device() -> torch.device:
     """Where the book trains: on a CUDA device if there is one, else on the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Gradients are formed in a thread of autograd's. Where a matrix product is the first that it asks of the device, torch warns.
+    torch.ones(1, device="cuda", requires_grad=True).exp().backward()
+    return torch.device("cuda")
 
 
 def terminal():

@@ -124,7 +124,7 @@ class FromLayers:
         """
         scores, closed = iter(scores), len(self.closed)
         general = sum(output.numel() for output in self.outputs[closed:])
-        at_once = max(1, 2 * gradients.NUMBERS_AT_ONCE // general) if general else 1
+        at_once = max(1, 2 * gradients.numbers_at_once(self.logits.device) // general) if general else 1
         while some_scores := list(islice(scores, at_once)):
             several = []
             for place, score in enumerate(some_scores, 1):
@@ -171,11 +171,13 @@ class OneByOne:
     def __init__(self, model, inputs, logits, calls, names, generator):
         self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
         self.tolerance = tolerance_of(model, logits, calls)
+        with full_precision():
+            _linear_gradient(logits, list(names), _direction(logits, generator), self.tolerance)
 
     def passes(self, scores):
         """As `FromLayers.passes`, with no closed call."""
         scores = iter(scores)
-        step = max(1, gradients.NUMBERS_AT_ONCE // self.logits.numel())
+        step = max(1, gradients.numbers_at_once(self.logits.device) // self.logits.numel())
         while some := list(islice(scores, step)):
             yield (), self._gradients(some)
 
@@ -241,12 +243,33 @@ def _check_sum(logits, direction, parameters, found, names, tolerance):
     for part in found:
         for name, gradient in part.items():
             sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
-    own = dict(zip((names[each] for each in parameters), plain_gradient(logits, parameters, direction), strict=True))
+    own = dict(zip((names[each] for each in parameters), _linear_gradient(logits, parameters, direction, tolerance), strict=True))
     largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
     for name, value in own.items():
         off = (sums.get(name, torch.zeros_like(value)) - value).abs()
         if value.numel() and not float(off.max()) <= tolerance * (float(value.abs().max()) + largest / 10):
             raise Unreadable(f"the gradient of {name!r} so found is not autograd's own")
+
+
+def _linear_gradient(logits, parameters, direction, tolerance):
+    """Autograd's own gradient; an error where a share of a cotangent has not that share of it, as where a hook cuts off what is large.
+
+    Scores are weighted before they go backward, so they must come back as multiples.
+    """
+    own = plain_gradient(logits, parameters, direction)
+    if any(each.dtype == torch.float16 for each in (logits, *parameters)):  # where a share of a small number is 0
+        return own
+    share = 2.0**-6
+    parts = plain_gradient(logits, parameters, share * direction)
+    # What overflows is no number and compares with none: it is told of where the Fisher is found not to be finite.
+    largest = max((float(value.abs().max()) for value in own if value.numel()), default=0)
+    for whole, part in zip(own, parts, strict=True):
+        if whole.numel() and float((part / share - whole).abs().max()) > tolerance * (float(whole.abs().max()) + largest / 10):
+            raise ValueError(
+                "model changes its gradients on their way by more than a factor, as a hook does that clips them: they are then no gradients "
+                "of its output, and their squares no Fisher information. Take the hook away meanwhile"
+            )
+    return own
 
 
 def _said(error):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ewc import DarkReplay, Replay, mlp
+from ewc import DarkReplay, Distillation, Replay, mlp
 from test_penalties import data, move, network
 from torch import nn
 
@@ -65,6 +65,14 @@ def test_the_memory_goes_where_the_model_goes():
     assert len(guard.memory[0]) == 12
 
 
+def test_a_state_comes_to_where_the_model_is():
+    guard = DarkReplay(network(), examples=6)
+    guard.consolidate(data(0))
+    there = DarkReplay(network().to("meta"), examples=6)
+    there.load_state_dict(guard.state_dict())
+    assert all(kept.is_meta for kept in there.memory)
+
+
 def test_a_state_goes_on_as_the_original_would():
     guard, twin = (DarkReplay(network(), examples=3) for _ in range(2))
     guard.consolidate(data(0))
@@ -111,3 +119,32 @@ def test_what_cannot_be_kept_is_refused():
         DarkReplay(network(), examples=1).consolidate([1.0])
     with pytest.raises(ValueError, match="must return logits"):
         DarkReplay(nn.Flatten(0), examples=2).consolidate(data(0))
+
+
+def test_an_example_or_outputs_of_another_shape_are_refused_by_both_shapes():
+    guard = DarkReplay(network(), examples=3)
+    guard.consolidate(data(0))
+    kept = guard.memory[0].clone()
+    guard.model[2] = nn.Linear(5, 4)
+    with pytest.raises(ValueError, match=r"logits of shape \(4,\); those that were kept are \(3,\)"):
+        guard.penalty()
+    with pytest.raises(ValueError, match=r"logits of an example are of shape \(4,\); those of earlier tasks are \(3,\)"):
+        guard.consolidate(data(1))
+    guard.model[0] = nn.Sequential(nn.Flatten(), nn.Linear(4, 5))
+    with pytest.raises(ValueError, match=r"inputs of an example are of shape \(2, 2\); those of earlier tasks are \(4,\)"):
+        guard.consolidate(data(1).view(6, 2, 2))
+    assert torch.equal(guard.memory[0], kept)
+
+
+def test_probabilities_are_no_logits():
+    model = nn.Sequential(network(), nn.Softmax(1))
+    with pytest.raises(ValueError, match="probabilities"):
+        DarkReplay(model, examples=3).consolidate(data(0))
+    replay, teacher = Replay(model, examples=3), Distillation(model)
+    replay.consolidate(data(0), torch.zeros(6, dtype=torch.long))
+    teacher.consolidate()
+    for penalty in (replay.penalty, lambda: teacher.penalty(data(0))):
+        with pytest.raises(ValueError, match="probabilities"):
+            penalty()
+        with pytest.raises(ValueError, match="probabilities"):
+            penalty()

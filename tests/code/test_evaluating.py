@@ -118,3 +118,18 @@ def test_examples_made_in_inference_mode_are_taken():
         inputs = torch.randn(5, 4)
         found = diagonal_fisher(model, inputs)
     assert_same(found, diagonal_fisher(model, inputs.clone()))
+
+
+def test_a_model_that_refuses_to_be_trained_is_looked_at_as_it_is():
+    class Fixed(nn.Linear):
+        def train(self, mode=True):
+            if mode:
+                raise RuntimeError("fixed")
+            return super().train(mode)
+
+    model, inputs = nn.Sequential(Fixed(4, 3), nn.Tanh(), nn.Linear(3, 2)).eval(), torch.randn(5, 4)
+    found = diagonal_fisher(model, inputs)
+    assert not any(module.training for module in model.modules())
+    plain = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    plain.load_state_dict(model.state_dict())
+    assert_same(found, diagonal_fisher(plain, inputs))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ewc.workshop import paper, sequences
+from ewc.workshop import paper, paper_cifar, sequences
 from tiny_runs import MARKED
 
 ROOT = Path(__file__).parents[2]
@@ -124,13 +124,14 @@ def test_a_page_whose_cell_fails_says_where_and_goes_on(tmp_path, monkeypatch, c
     assert pages.run_page("page", 1) == 0
 
 
-def test_the_protocol_with_the_least_work_left_is_taken(monkeypatch, tmp_path):
+def test_the_protocol_with_the_least_work_left_comes_first(monkeypatch, tmp_path):
     protocol = script("protocol")
     small = {"method": "plain", "hidden": (4,), "count": 2, "steps": 3}
     runs = {
         "long": [(sequences.permuted_tasks, {**small, "steps": 500, "seed": 0})],
         "short": [(sequences.permuted_tasks, {**small, "seed": seed}) for seed in (0, 1)],
         "done": [(sequences.permuted_tasks, {**small, "seed": 2})],
+        "photographs": [(paper_cifar.photographs, {"method": "plain"})],
     }
     monkeypatch.setattr(paper, "protocols", lambda: runs)
     monkeypatch.setattr(paper, "folder", lambda: tmp_path)
@@ -138,7 +139,7 @@ def test_the_protocol_with_the_least_work_left_is_taken(monkeypatch, tmp_path):
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / f"x-{key}.json").write_text(json.dumps({"key": key}))
     found = protocol.lacking("a checksum")
-    assert {name: len(each) for name, each in found.items()} == {"long": 1, "short": 2}
+    assert [(name, len(each)) for name, each in found.items()] == [("short", 2), ("long", 1)]
     assert sum(protocol.work(*run) for run in found["short"]) < protocol.work(*found["long"][0])
 
 
@@ -158,3 +159,13 @@ def test_a_benchmark_that_misses_is_said_and_one_that_lacks_its_rival_is_left_ou
     monkeypatch.setattr(sys, "argv", ["benchmarks.py"])
     assert benchmarks.main() == status
     assert said in capsys.readouterr().out
+
+
+def test_runs_are_trained_side_by_side_and_one_that_fails_stops_no_other(monkeypatch, tmp_path, capfd):
+    protocol = script("protocol")
+    (tmp_path / "it.py").write_text("import sys; print('run', *sys.argv[4:]); sys.exit(int(sys.argv[5]) == 1)")
+    monkeypatch.setattr(protocol, "__file__", str(tmp_path / "it.py"))
+    assert protocol.train_all([("short", 0), ("short", 1), ("long", 0)], 2, tmp_path) == 1
+    said = capfd.readouterr().out
+    assert all(f"run {each}" in said for each in ("short 0", "short 1", "long 0"))
+    assert "» short, run 1: failed, exit status 1" in said

@@ -139,7 +139,7 @@ def test_fishers_that_cannot_be_compared_are_refused(other):
         fisher_overlap({"w": torch.ones(2)}, other)
 
 
-@pytest.mark.parametrize("baseline", [[0.1, 10.0], [0.1, -0.1], [0.1, float("nan")]])
+@pytest.mark.parametrize("baseline", [[0.1, 10.0], [0.1, -0.1], [0.1, float("nan")], None, ["a", "b"]])
 def test_a_baseline_that_is_no_accuracy_is_refused(baseline):
     with pytest.raises(ValueError, match="baseline"):
         AccuracyMatrix([[0.9, 0.1], [0.7, 0.8]]).forward_transfer(baseline)

@@ -178,3 +178,80 @@ def test_a_layer_without_bias_and_one_that_is_frozen():
     before = model[0].weight.grad.clone()
     guard.add_gradient()
     torch.testing.assert_close(model[0].weight.grad, before @ guard.projectors()["0"])
+
+
+def changed(name, layer):
+    model = network()
+    guard = OrthogonalWeights(model)
+    guard.consolidate(data(0))
+    model[int(name)] = layer.double()
+    return guard
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.Linear(9, 5), "layer '0' has 10 inputs, a bias counted; it had 5"),
+        (nn.Linear(4, 5, bias=False), "layer '0' has 4 inputs"),
+        (nn.Identity(), "layer '0' is no nn.Linear of the model now"),
+    ],
+)
+def test_a_layer_that_earlier_tasks_showed_something_else_is_refused(layer, words):
+    guard = changed("0", layer)
+    with pytest.raises(ValueError, match=words):
+        guard.add_gradient()
+    if not isinstance(layer, nn.Identity):
+        state = guard.state_dict()
+        with pytest.raises(ValueError, match="layer '0'"):
+            guard.consolidate(torch.randn(3, layer.in_features))
+        assert guard.state_dict().keys() == state.keys()
+
+
+def test_outputs_that_come_later_are_projected_with_the_others():
+    guard = changed("2", nn.Linear(5, 7))
+    guard.model(data(1)).sum().backward()
+    before = guard.model[2].weight.grad.clone(), guard.model[2].bias.grad.clone()
+    guard.add_gradient()
+    both = torch.cat([before[0], before[1][:, None]], 1) @ guard.projectors()["2"]
+    torch.testing.assert_close(guard.model[2].weight.grad, both[:, :-1])
+
+
+def test_a_gradient_that_is_missing_is_zero():
+    guard = OrthogonalWeights(network())
+    guard.consolidate(data(0))
+    guard.model(data(1)).square().sum().backward()
+    wanted = torch.cat([guard.model[2].weight.grad, torch.zeros(3, 1)], 1) @ guard.projectors()["2"]
+    guard.model[2].bias.grad = None
+    guard.add_gradient()
+    torch.testing.assert_close(guard.model[2].weight.grad, wanted[:, :-1])
+    torch.testing.assert_close(guard.model[2].bias.grad, wanted[:, -1])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_of_few_bits_the_sums_have_more(kind):
+    model = network().to(kind)
+    guard = OrthogonalWeights(model, 5.0)
+    guard.consolidate(data(0).to(kind))
+    assert all(value.dtype == torch.float32 for value in guard.state_dict().values())
+    x = torch.cat([data(0).to(kind).float(), torch.ones(6, 1, dtype=torch.float32)], 1)
+    torch.testing.assert_close(guard.state_dict()["0"], x.T @ x / 6)
+    model(data(0).to(kind)).sum().backward()
+    guard.add_gradient()
+    assert model[0].weight.grad.dtype == kind
+
+
+def test_a_layer_that_is_called_by_keyword_and_a_whole_number_of_numpys():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.a(input=x)
+
+    guard = OrthogonalWeights(Named())
+    guard.consolidate(data(0), batch_size=torch.ones(1).long().numpy()[0] * 2)
+    x = torch.cat([data(0), torch.ones(6, 1)], 1)
+    torch.testing.assert_close(guard.state_dict()["a"], x.T @ x / 6)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        guard.consolidate(data(0), batch_size=0)

@@ -872,6 +872,59 @@ def test_one_of_many_whose_sum_decides_is_seen_where_torch_can_vectorise():
         diagonal_fisher(network, inputs)
 
 
+def test_one_of_many_whose_sum_decides_is_seen_where_torch_cannot_vectorise():
+    """The halves decide as the batch does, and all examples alone but this one."""
+    network, inputs = Function(MIXED["the batch decides by which layer"], a=nn.Linear(3, 2), b=nn.Linear(3, 2)), torch.ones(500, 3)
+    inputs += 0.1 * torch.randn(500, 3)
+    inputs[[60, 61]] = -2
+    for function in (diagonal_fisher, kronecker_fisher):
+        with pytest.raises(ValueError, match="mixes the examples"):
+            function(network, inputs)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+def test_outputs_that_cancel_to_nearly_nothing_are_off_by_rounding_and_not_mixed(kind):
+    """Of many outputs around 0 one is nearer to it than the rounding of its terms."""
+
+    def signs(m, x):
+        return m.b((m.a(x) * Sign.apply(m.a.bias)).tanh())
+
+    network = Function(signs, a=nn.Linear(20, 30), b=nn.Linear(30, 1)).to(kind)
+    inputs = torch.randn(40, 20, dtype=kind)
+    for place in range(40):
+        with torch.no_grad():
+            network.b.bias -= network(inputs)[place]
+        diagonal_fisher(network, inputs, likelihood="gaussian")
+
+
+def clipped(m, x, by):
+    z = m.a(x).tanh()
+    if z.requires_grad:
+        z.register_hook(by)
+    return m.b(z)
+
+
+@pytest.mark.parametrize("function", [diagonal_fisher, full_fisher, kronecker_fisher, output_sensitivity])
+def test_gradients_that_are_clipped_on_their_way_are_refused_and_multiples_are_not(function):
+    """A weighted score has another gradient then than its weight times the gradient of the score."""
+    network, inputs = Function(lambda m, x: clipped(m, x, m.by), a=nn.Linear(3, 4), b=nn.Linear(4, 2)), normal()
+    for by in (lambda gradient: gradient.clamp(-0.05, 0.05), torch.sign, lambda gradient: gradient / gradient.norm()):
+        network.by = by
+        for batch_size in (None, 2, 1) if function is not kronecker_fisher else (None,):
+            with pytest.raises(ValueError, match="by more than a factor"):
+                function(network, inputs, batch_size=batch_size)
+    network.by = lambda gradient: 3 * gradient
+    if function is diagonal_fisher:
+        hold_to_the_loop(network, inputs)
+
+
+def test_a_gradient_that_overflows_is_not_taken_for_one_that_is_clipped():
+    network = Function(lambda m, x: m.b((m.a(x) * Sign.apply(m.a.bias)).abs().sqrt()), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    nn.init.zeros_(network.a.weight), nn.init.zeros_(network.a.bias)
+    with pytest.raises(ValueError, match="is not finite"):  # the slope of a root at 0
+        diagonal_fisher(network, normal())
+
+
 def test_a_model_that_writes_into_its_inputs_is_vectorised_all_the_same():
     network, inputs = MODELS["inputs_written_over_by_the_model"]()
     with warnings.catch_warnings():

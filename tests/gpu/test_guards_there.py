@@ -5,9 +5,11 @@ import torch
 from ewc import (
     EWC,
     L2,
+    DarkReplay,
     Distillation,
     KroneckerEWC,
     MemoryAwareSynapses,
+    OrthogonalWeights,
     Replay,
     SynapticIntelligence,
     fit,
@@ -31,13 +33,15 @@ GUARDS = {
     "Kronecker added": lambda model: KroneckerEWC(model, 30.0, factors="added", decay=0.5),
     "Distillation": lambda model: Distillation(model, 1.0),
     "Replay": lambda model: Replay(model, 1.0, examples=10, batch_size=8),
+    "Dark replay": lambda model: DarkReplay(model, 1.0, examples=10, batch_size=8),
+    "Orthogonal weights": lambda model: OrthogonalWeights(model, 1.0),
     "Capped": lambda model: Capped(EWC(model, 1e4, anchors="merged"), 0.02),
     "Proximal": lambda model: Proximal(EWC(model, 1e3), 0.9),
     "Proximal Kronecker": lambda model: Proximal(KroneckerEWC(model, 1e3, factors="added"), 0.9),
 }
 # Draws are made by a generator on the CPU, so that they are the same everywhere, and its state is kept with the rest; which units
-# belong to which head are a few whole numbers.
-ON_THE_CPU = ("generator", "head/")
+# belong to which head are a few whole numbers, and how many tasks there were is one.
+ON_THE_CPU = ("generator", "head/", "Replay.tasks")
 TASKS = split(blobs("six", n=120, features=6, classes=6), 3, scenario="task")
 WAYS = ("fit", "fit_together", "fit_together, one alone")
 
@@ -75,7 +79,8 @@ def all_that_it_gives(model, guard, inputs):
     found["penalty"] = value.detach()
     found["slopes"] = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
     if hasattr(guard, "add_gradient"):
-        model.zero_grad()
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)  # orthogonal weights change the gradient that is there
         guard.add_gradient()
         found["added"] = {name: each.grad for name, each in model.named_parameters()}
     for name in ("parabola", "springs", "largest_curvature"):

@@ -29,8 +29,8 @@ _USES = {
     "si": ("importance", "springs", "processes", "checks"),
     "mas": ("sensitivity", "springs", *READINGS),
     "kronecker": ("kronecker", "springs", *FISHER),
-    "lwf": ("distillation", "checks"),
-    "replay": ("replay", "checks"),
+    "lwf": ("distillation", "scores", "checks"),
+    "replay": ("replay", "scores", "checks"),
 }
 
 # What may differ between runs that stand in one stack.

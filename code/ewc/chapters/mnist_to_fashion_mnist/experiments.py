@@ -12,7 +12,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, Record, depends_on
 
 # After which steps the accuracies are measured: after each while they change from step to step, then less often.
 LOOKS = (*range(25), *range(26, 61, 2), *range(70, 201, 10))
-_USES = {"plain": (), "ewc": (*SPRINGS, *FISHER, "steps"), "replay": ("replay", "heads", "checks")}
+_USES = {"plain": (), "ewc": (*SPRINGS, *FISHER, "steps"), "replay": ("replay", "scores", "heads", "checks")}
 
 
 class _SeenEnough(Exception):

@@ -6,7 +6,7 @@ from ewc.training import accuracy, fit
 from ewc.workshop.records import LEARNING, Record, depends_on
 
 
-@depends_on(lambda configuration: (*LEARNING, "replay", "checks"), sizes=LESSONS, begins_with=first_lesson)
+@depends_on(lambda configuration: (*LEARNING, "replay", "scores", "checks"), sizes=LESSONS, begins_with=first_lesson)
 def second_lessons(
     tasks,
     first: Record,

@@ -16,7 +16,7 @@ from ewc.workshop.sequences import bytes_carried
 
 _LEARNING = (*LEARNING, "together", "workshop.sequences")
 METHODS = {  # and the modules that each runs
-    "dark replay": ("dark_replay", "checks", "evaluating"),
+    "dark replay": ("dark_replay", "scores", "checks", "evaluating"),
     "ewc and replay": ("replay", *SPRINGS, *FISHER),
     "orthogonal": ("projection", "springs", "checks", "batches", "evaluating"),
 }
