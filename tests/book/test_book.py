@@ -26,6 +26,7 @@ FIXES, LOSS = "book/forgetting/tempting-fixes", "book/bayes/likelihood-and-loss"
 SLIPS = "book/elastic/reading-other-peoples-ewc"
 FAMILY, CANNOT = "book/beyond/the-family", "book/beyond/what-ewc-cannot-do"
 HARDER = "book/beyond/a-harder-world"
+OWN = "book/beyond/in-your-own-project"
 BOUNDS = {
     (FORGETTING, "first-before"): (96, 99),
     (FORGETTING, "first-after"): (10, 40),
@@ -168,6 +169,13 @@ BOUNDS = {
     (CANNOT, "shaped-last"): (80, 95),
     (CANNOT, "null-last"): (70, 95),
     (CANNOT, "null-broken"): (500, 50_000),
+    # Bits a letter of English and Python: plain descent loses more than half of the first lesson, EWC a sixth of it.
+    (OWN, "before"): (2.2, 2.6),
+    (OWN, "plain-share"): (50, 70),
+    (OWN, "ewc-share"): (8, 25),
+    (OWN, "english-EWC"): (2.5, 2.9),
+    (OWN, "code-EWC"): (2.35, 2.75),
+    (OWN, "cosine"): (0.9, 1),
     # The diagonal is blind to moves in concert.
     (CANNOT, "lesson-tilt"): (5, 500),
 }

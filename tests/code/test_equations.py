@@ -857,10 +857,8 @@ def test_eq_fisher_of_places(equation):
     logs = model(inputs)[0].log_softmax(-1)
     weights = list(model.parameters())
     scores = torch.stack([torch.stack([parameters_to_vector(torch.autograd.grad(log, weights, retain_graph=True)) for log in row]) for row in logs])
-    drawn = [
-        (math.exp(sum(float(logs[t, y].detach()) for t, y in enumerate(text))), torch.stack([scores[t, y] for t, y in enumerate(text)]))
-        for text in itertools.product(range(4), repeat=3)
-    ]
+    texts = itertools.product(range(4), repeat=3)
+    drawn = [(float(logs.detach()[range(3), text].sum().exp()), scores[range(3), text]) for text in texts]
     fisher = parameters_to_vector(diagonal_fisher(model, inputs).values())
     for i in (0, 5, 11):
         whole = [(p, {"s": text[:, i].sum()}) for p, text in drawn]

@@ -13,6 +13,7 @@ MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) f
 ENDINGS = ("workshop.sequences", "workshop.paper_cifar", ".experiments", ".two_lessons", ".without_images", ".rivals")
 HOLDERS = [name for name in MODULES if name.endswith(ENDINGS)]
 
+LETTERS = {"examples": 8, "width": 8, "steps": 2, "second_steps": 2, "batch": 8, "count": 4, "letters": 2}
 # Each experiment in a form that takes a moment, in each of its variants.
 TINY = {
     "first_lesson": [{"steps": 3, "hidden": (4,)}],
@@ -89,13 +90,13 @@ TINY = {
         {"method": method, "strength": 1.0, "labels": labels, "fisher_examples": 2, "groups": 2, "width": 1, "steps": 2, "batch_size": 8}
         for method, labels in (("plain", "exact"), ("joint", "exact"), ("ewc", "sampled"), ("ewc", "batched"))
     ],
-    "learn_english": [{"texts": "", "examples": 8, "width": 8, "steps": 2, "second_steps": 2, "batch": 8}],
+    "learn_english": [{"texts": "", **LETTERS}],
     "learn_python": [
-        {"texts": "", "method": method, "strength": strength, "examples": 8, "width": 8, "steps": 2, "second_steps": 2, "batch": 8}
+        {"texts": "", "method": method, "strength": strength, **LETTERS}
         for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0), ("lora", None), ("replay", None))
     ],
     "exact_and_sampled": [
-        {"texts": "", "strength": 1.0, "width": 4, "length": 2, "steps": 2, "second_steps": 2, "examples": 2},
+        {"texts": "", "strength": 1.0, "width": 4, "length": 2, "steps": 2, "second_steps": 2, "examples": 2, "count": 4},
     ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
 }

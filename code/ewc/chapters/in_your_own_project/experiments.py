@@ -67,16 +67,18 @@ def learn_english(
     steps: int | None = None,
     second_steps: int | None = None,
     batch: int | None = None,
+    count: int = 512,
+    letters: int = 200,
     seed: int = 0,
 ):
     """The first lesson, which all second ones begin with. Keeps the weights, the bits of both texts, what it writes, and the springs.
 
     texts: what the texts are made of (`language.versions`); it is part of the record's key.
     examples: how many sequences of the text the Fisher is measured on.
+    count, letters: how many stretches of each text the model is asked, and how many letters it writes.
     """
     torch.manual_seed(seed)
     model = Writer(width=width, length=LENGTH).to(tasks[0].train_inputs.device)
-    untrained = bits(model)
     text = parts(english())["learned"].to(tasks[0].train_inputs.device)
     lesson(model, text, steps=steps, learning_rate=4e-3, seed=1000 * seed, batch=batch)
     started = time.perf_counter()
@@ -84,12 +86,12 @@ def learn_english(
     guard.consolidate(sequences(text, examples, LENGTH, torch.Generator().manual_seed(seed))[0])
     seconds = time.perf_counter() - started
     result = {
-        "untrained": untrained,
-        "bits": bits(model),
-        "writes": [written(model, start, 200) for start in STARTS],
+        "bits": bits(model, count=count),
+        "writes": [written(model, start, letters) for start in STARTS],
         "seconds": seconds,
     }
-    return result, {"after 1": parameters_to_vector(model.parameters()).detach()} | guard.state_dict()
+    kept = {"after 1": parameters_to_vector(model.parameters()).detach()} | guard.state_dict()
+    return result, {name: tensor.cpu() for name, tensor in kept.items()}
 
 
 @depends_on(
@@ -109,6 +111,8 @@ def learn_python(
     steps: int | None = None,
     second_steps: int | None = None,
     batch: int | None = None,
+    count: int = 512,
+    letters: int = 200,
     seed: int = 0,
 ):
     """The second lesson, by ``"plain"`` descent, with springs, ``"l2"`` or ``"ewc"``, by ``"lora"``, or with ``"replay"``.
@@ -137,9 +141,9 @@ def learn_python(
     seconds = time.perf_counter() - started
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters() if weight.requires_grad)
     result = {
-        "bits": bits(model),
-        "held out": bits(model, "held out", count=256),
-        "writes": [written(model, start, 200) for start in STARTS[:1]],
+        "bits": bits(model, count=count),
+        "held out": bits(model, "held out", count=count // 2),
+        "writes": [written(model, start, letters) for start in STARTS[:1]],
         "seconds": seconds,
         # A letter of the alphabet is a byte; springs keep where a weight stood, and EWC how stiff each is.
         "bytes": {"plain": 0, "l2": weights, "ewc": 2 * weights, "lora": weights, "replay": examples // 8 * (LENGTH + 1)}[method],
@@ -165,6 +169,7 @@ def exact_and_sampled(
     steps: int = 200,
     second_steps: int = 80,
     examples: int = 64,
+    count: int = 512,
     seed: int = 0,
 ):
     """Both lessons of a model so small that its exact Fisher can be had: what EWC keeps with that one, and with one draw a place.
@@ -178,7 +183,7 @@ def exact_and_sampled(
     lesson(model, known, steps=steps, learning_rate=1e-2, seed=1000 * seed, batch=128, length=length)
     inputs, _ = sequences(known, examples, length, torch.Generator().manual_seed(seed))
     after_one = {name: value.clone() for name, value in model.state_dict().items()}
-    result, stiffness = {"before": bits(model, length=length), "seconds": {}, "bits": {}}, {}
+    result, stiffness = {"before": bits(model, length=length, count=count), "seconds": {}, "bits": {}}, {}
     for labels in ("none", "exact", "sampled"):
         model.load_state_dict(after_one)
         guard = EWC(model, strength, labels=None if labels == "none" else labels, generator=torch.Generator().manual_seed(seed))
@@ -188,7 +193,7 @@ def exact_and_sampled(
             result["seconds"][labels] = time.perf_counter() - started
             stiffness[labels] = torch.cat([value.flatten() for name, value in guard.state_dict().items() if "importance" in name])
         lesson(model, new, steps=second_steps, learning_rate=3e-3, seed=1000 * seed + 1, batch=128, length=length, penalty=guard)
-        result["bits"][labels] = bits(model, length=length)
+        result["bits"][labels] = bits(model, length=length, count=count)
     result["cosine"] = float(nn.functional.cosine_similarity(stiffness["exact"], stiffness["sampled"], dim=0))
     return result, {}
 
