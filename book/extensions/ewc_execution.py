@@ -28,7 +28,8 @@ from sphinx.errors import ConfigError, ExtensionError
 PAGES, PAGES_ON_A_GPU = 2, 6
 # Those that train longest begin first, so that no core waits for them at the end.
 LONGEST = [
-    "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "beyond/a-harder-world", "forgetting/tempting-fixes",
+    "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "beyond/in-your-own-project", "beyond/a-harder-world",
+    "forgetting/tempting-fixes",
     "elastic/reading-other-peoples-ewc", "elastic/choosing-lambda", "elastic/mnist-to-fashion-mnist",
 ]  # fmt: skip
 NO_DATA = """\
