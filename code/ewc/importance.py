@@ -279,7 +279,7 @@ class _Walk:
             self._move(now)
         if self.gradient is not None:  # an infinite one, for which a gradient scaler has taken no step, counts nothing either
             step = self.before.sub_(now)  # in place: memory that is at hand is fast
-            self.path.addcmul_(self.gradient.masked_fill(step == 0, 0), step)
+            self.path.addcmul_(self.gradient.where(step != 0, step), step)
         self.before.copy_(now)
 
     def take(self, gradient, first):

@@ -693,6 +693,10 @@ def test_eq_earned(equation):
         walk.settle(weights)
     for i in (1, 2, 3):
         same(walk.path[i - 1], equation.side(1, {"g": gradients, r"\Delta\theta": moves, "i": i}, t=4))
+    before = walk.path.clone()
+    walk.take(torch.full_like(weights, torch.inf), first=True)  # a gradient scaler takes no step after it
+    walk.settle(weights)
+    same(walk.path, before)
 
 
 @bound("eq-si", SynapticIntelligence.consolidate)
