@@ -7,7 +7,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from ewc.workshop.sequences import bytes_carried, penalty_of_run
 
 _LEARNING = (*LEARNING, "together", "workshop.sequences", "chapters.a_harder_world.network")
-_USES = {"plain": (), "joint": (), "l2": SPRINGS, "ewc": (*SPRINGS, *FISHER), "replay": ("replay", "checks")}
+_USES = {"plain": (), "joint": (), "l2": SPRINGS, "ewc": (*SPRINGS, *FISHER), "replay": ("replay", "scores", "checks")}
 SIZES = {
     "cpu": {"steps": 60, "batch_size": 32, "learning_rate": 2e-3, "fisher_examples": 250},
     "embedded": {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "fisher_examples": 100},
