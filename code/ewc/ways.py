@@ -264,7 +264,8 @@ def _linear_gradient(logits, parameters, direction, tolerance):
     # What overflows is no number and compares with none: it is told of where the Fisher is found not to be finite.
     largest = max((float(value.abs().max()) for value in own if value.numel()), default=0)
     for whole, part in zip(own, parts, strict=True):
-        if whole.numel() and float((part / share - whole).abs().max()) > tolerance * (float(whole.abs().max()) + largest / 10):
+        off = (part / share - whole).abs()
+        if whole.numel() and not bool((~(off > tolerance * (float(whole.abs().max()) + largest / 10))).all()):
             raise ValueError(
                 "model changes its gradients on their way by more than a factor, as a hook does that clips them: they are then no gradients "
                 "of its output, and their squares no Fisher information. Take the hook away meanwhile"

@@ -98,7 +98,7 @@ def test_a_step_asks_the_device_for_no_number(name, together, tasks):
         guard = GUARDS[name](model)
         if guard is not None:
             guard.consolidate(tasks[0].train_inputs, tasks[0].train_targets)
-        for steps in (1, 5):
+        for steps in (1, 1, 5):  # with the first step after a task some guards ask whether its logits are some
             before = asked.total()
             options = {"steps": steps, "batch_size": 10}
             if together:
@@ -106,7 +106,7 @@ def test_a_step_asks_the_device_for_no_number(name, together, tasks):
             else:
                 fit(model, tasks[0], penalty=guard, **options)
             counts.append(asked.total() - before)
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
 
 
 def test_draws_are_made_where_their_generator_is(monkeypatch):
