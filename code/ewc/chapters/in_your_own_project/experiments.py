@@ -127,7 +127,7 @@ def learn_python(
     penalty = old = None
     if method == "ewc":
         penalty = EWC(model, strength, labels="sampled")
-        penalty.load_state_dict({name: value.to(device) for name, value in first.tensors.items() if name != "after 1"})
+        penalty.load_state_dict({name: value for name, value in first.tensors.items() if name != "after 1"})
     elif method == "l2":
         penalty = L2(model, strength)
         penalty.consolidate(inputs)
