@@ -18,6 +18,11 @@ from torch import Tensor, nn
 OPTIONS = "options/json"  # where a state has them; no parameter and no layer is called so
 
 
+def weight_of(model):
+    """A weight of the model, which says where it is and of which type; a number on the CPU where it has none."""
+    return next((each for each in model.parameters() if each.is_floating_point()), torch.zeros(()))
+
+
 def unwrapped(model):
     """The model that torch.compile, DataParallel or DistributedDataParallel have wrapped; itself where none has."""
     parts = getattr(model, "_modules", {})

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .checks import checked_count, checked_number, kept_with, unwrapped, without_options
+    from .checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
     from .evaluating import evaluated
     from .heads import all_outputs, check_classes
     from .scores import check_logits
 else:  # copied into a folder, without a package
-    from checks import checked_count, checked_number, kept_with, unwrapped, without_options
+    from checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
     from evaluating import evaluated
     from heads import all_outputs, check_classes
     from scores import check_logits
@@ -78,7 +78,7 @@ class DarkReplay:
 
     def penalty(self) -> Tensor:
         """λ Σ_tasks mean of ‖z − z*‖², estimated from one batch of the memory: a scalar, exactly 0 before the first task."""
-        place = self._place()
+        place = weight_of(self.model)
         if self.memory is None:
             return torch.zeros((), device=place.device)
         inputs, wanted = self.memory = self._beside(place)
@@ -123,17 +123,13 @@ class DarkReplay:
             raise ValueError(f"state has a generator that is none: {error}") from error
         self.memory = (inputs, logits) if kept else None
         if kept:
-            self.memory = self._beside(self._place())
+            self.memory = self._beside(weight_of(self.model))
 
     def _logits(self, inputs):
         with all_outputs(unwrapped(self.model)):
             logits = self.model(inputs)
         check_classes("the model", logits)
         return logits
-
-    def _place(self):
-        """A weight of the model, which says where it is and of which type."""
-        return next((each for each in self.model.parameters() if each.is_floating_point()), torch.zeros(()))
 
     def _beside(self, place):
         """What is kept, where the model is now, and of its type."""

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .checks import checked_count, checked_number, kept_with, unwrapped, without_options
+    from .checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
     from .heads import all_outputs, check_classes
     from .scores import check_logits
 else:  # copied into a folder, without a package
-    from checks import checked_count, checked_number, kept_with, unwrapped, without_options
+    from checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
     from heads import all_outputs, check_classes
     from scores import check_logits
 
@@ -157,7 +157,7 @@ class Replay:
         self._tasks = len(kept["inputs"]) // self.examples if kept else 0
 
     def _place_of_the_model(self):
-        first = next((parameter for parameter in self.model.parameters() if parameter.is_floating_point()), torch.zeros(()))
+        first = weight_of(self.model)
         return first.device, first.dtype
 
     def _follow(self):

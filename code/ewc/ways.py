@@ -244,10 +244,9 @@ def _check_sum(logits, direction, parameters, found, names, tolerance):
         for name, gradient in part.items():
             sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
     own = dict(zip((names[each] for each in parameters), _linear_gradient(logits, parameters, direction, tolerance), strict=True))
-    largest = max((float(value.abs().max()) for value in own.values() if value.numel()), default=0)
-    for name, value in own.items():
+    for (name, value), allowed in zip(own.items(), _allowed(own.values(), tolerance), strict=True):
         off = (sums.get(name, torch.zeros_like(value)) - value).abs()
-        if value.numel() and not float(off.max()) <= tolerance * (float(value.abs().max()) + largest / 10):
+        if value.numel() and not float(off.max()) <= allowed:
             raise Unreadable(f"the gradient of {name!r} so found is not autograd's own")
 
 
@@ -262,15 +261,19 @@ def _linear_gradient(logits, parameters, direction, tolerance):
     share = 2.0**-6
     parts = plain_gradient(logits, parameters, share * direction)
     # What overflows is no number and compares with none: it is told of where the Fisher is found not to be finite.
-    largest = max((float(value.abs().max()) for value in own if value.numel()), default=0)
-    for whole, part in zip(own, parts, strict=True):
-        off = (part / share - whole).abs()
-        if whole.numel() and not bool((~(off > tolerance * (float(whole.abs().max()) + largest / 10))).all()):
+    for whole, part, allowed in zip(own, parts, _allowed(own, tolerance), strict=True):
+        if not bool((~((part / share - whole).abs() > allowed)).all()):
             raise ValueError(
                 "model changes its gradients on their way by more than a factor, as a hook does that clips them: they are then no gradients "
                 "of its output, and their squares no Fisher information. Take the hook away meanwhile"
             )
     return own
+
+
+def _allowed(gradients, tolerance):
+    """How far each gradient may be off: the tolerance times its largest number and a tenth of the largest of all."""
+    sizes = [float(each.abs().max()) if each.numel() else 0.0 for each in gradients]
+    return [tolerance * (size + max(sizes) / 10) for size in sizes]
 
 
 def _said(error):

@@ -78,8 +78,9 @@ def learn_english(
     count, letters: how many stretches of each text the model is asked, and how many letters it writes.
     """
     torch.manual_seed(seed)
-    model = Writer(width=width, length=LENGTH).to(tasks[0].train_inputs.device)
-    text = parts(english())["learned"].to(tasks[0].train_inputs.device)
+    device = tasks[0].train_inputs.device
+    model = Writer(width=width, length=LENGTH).to(device)
+    text = parts(english())["learned"].to(device)
     lesson(model, text, steps=steps, learning_rate=4e-3, seed=1000 * seed, batch=batch)
     started = time.perf_counter()
     guard = EWC(model, labels="sampled", generator=torch.Generator().manual_seed(seed))
@@ -120,8 +121,8 @@ def learn_python(
     examples: how many sequences of the first text the springs are measured on; replay keeps an eighth of them.
     Keeps the bits of both texts on the held-out and the reported part, what it writes, seconds, and how many bytes the method keeps.
     """
-    model = writer(first, width).to(tasks[0].train_inputs.device)
     device = tasks[0].train_inputs.device
+    model = writer(first, width).to(device)
     known, new = parts(english())["learned"].to(device), parts(python())["learned"].to(device)
     inputs, wanted = sequences(known, examples, LENGTH, torch.Generator().manual_seed(seed))
     penalty = old = None
