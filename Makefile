@@ -11,8 +11,8 @@ PORT ?= 8000
 # Where the pages go. The tests build a second copy, without data, into `_build/embedded`.
 OUTPUT ?= .
 RUN := .venv/bin/python -m
-# Only the parts of MathJax that a page can ask for: the loader, its lazy extensions, fonts, menu, and English speech.
-MATHJAX := tex-chtml.js input output/chtml output/chtml.js output/svg.js a11y ui sre/mathmaps/base.json sre/mathmaps/en.json
+# One file of each library that the build reads.
+LIBRARIES := mathjax/es5/node-main.js @fontsource/stix-two-math/LICENSE
 
 help:
 	@echo "make book    set up, train, and build the pages: $(OUTPUT)/_build/html/index.html"
@@ -30,9 +30,7 @@ help:
 setup:
 	@PYTHON="$(PYTHON)" /bin/bash book/setup.sh
 
-# npm comes from the environment, so that every machine has the same one; it is asked only when its lock file changed. MathJax is copied
-# each time, in a tenth of a second, and put in place where it differs: it is then always what is locked, and of two builds at
-# once none takes it from the other.
+# npm comes from the environment, so that every machine has the same one; it is asked only when its lock file changed.
 vendor: setup
 	@set -e; if ! cmp -s package-lock.json node_modules/lock.done; then \
 	  echo "Installing the browser libraries into node_modules …"; \
@@ -41,11 +39,7 @@ vendor: setup
 	    || { echo "npm could not fetch the browser libraries: see above. Is there a network?" >&2; exit 1; }; \
 	  cp package-lock.json node_modules/lock.done; \
 	fi
-	@set -eo pipefail; new=_build/vendor.$$$$; trap 'rm -rf "$$new"' EXIT; mkdir -p "$$new/mathjax"; \
-	{ tar -C node_modules/mathjax/es5 -cf - $(MATHJAX) | tar -C "$$new/mathjax" -xf - \
-	  && cp node_modules/mathjax/LICENSE "$$new/mathjax/"; } \
-	  || { echo "MathJax could not be copied: see above. Where node_modules is not whole, delete it: rm -rf node_modules" >&2; exit 1; }; \
-	diff -r "$$new" _build/vendor >/dev/null 2>&1 || { rm -rf _build/vendor; mv "$$new" _build/vendor; rm -rf "_build/vendor/$${new##*/}"; }
+	@for file in $(LIBRARIES); do [ -f "node_modules/$$file" ] || { echo "node_modules is not whole ($$file): delete it, rm -rf node_modules" >&2; exit 1; }; done
 
 # Stopped or failed, it leaves the pages of the last good build (book/build.py).
 book: vendor

@@ -19,7 +19,7 @@ from pathlib import Path
 
 # What pages are made from. The listings show lines of the code and of its tests; the last three are in the package that pages offer.
 INPUTS = (
-    "_config.yml", "_toc.yml", "index.md", "CITATION.cff", "requirements.txt", "book", "code/ewc", "tests/code", "_build/vendor",
+    "_config.yml", "_toc.yml", "index.md", "CITATION.cff", "requirements.txt", "book", "code/ewc", "tests/code", "package-lock.json",
     "pyproject.toml", "README.md", "LICENSE",
 )  # fmt: skip
 

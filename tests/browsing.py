@@ -9,8 +9,8 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 BETWEEN = {"desktop": [768], "phone": []}     # further widths at which a visit looks at what is cut off
 HEIGHT = 900
 THEMES = ("light", "dark")
-# The theme that a page is opened in at a width. The other theme is then switched to, as a reader does it: to set every formula
-# anew for that would take half of the time.
+# The theme that a page is opened in at a width. The other theme is then switched to, as a reader does it: to load
+# the page anew for that would take half of the time.
 OPENED_IN = {"desktop": "light", "phone": "dark"}
 SWITCHED = """theme => { const button = document.querySelector('.theme-switch-button');
     for (let click = 0; click < 3 && document.documentElement.dataset.theme !== theme; click++) button.click() }"""
@@ -18,15 +18,14 @@ THEME = "document.documentElement.dataset.theme"
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 
 OURS = re.compile(r"^(file|data|blob):")
-# Fonts are there and formulas are drawn: all that waits for MathJax is here and in `settle`.
-SETTLED = "async () => { if (window.MathJax) await MathJax.startup.promise; await document.fonts.ready }"
-FORMULAS, MISTAKES = "mjx-container", "mjx-merror, [data-mjx-error]"
+SETTLED = "async () => { await document.fonts.ready }"
+FORMULAS, MISTAKES = "math", "merror"
 DISPLAYED = [page for page in PAGES if "$$" in source(page)]
 
 UNLOADED_STYLESHEETS = "[...document.querySelectorAll('link[rel=stylesheet]')].filter(e => !e.sheet).map(e => e.href)"
 # What reaches past the right edge with no box of its own around it that scrolls; drawings and hidden helpers aside.
 STANDING_OUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e => {
-    if (e.closest('svg, .tooltip, mjx-assistive-mml, .headerlink, .visually-hidden') || !e.getClientRects().length)
+    if (e.closest('svg, .tooltip, math *, .headerlink, .visually-hidden') || !e.getClientRects().length)
         return false;
     for (let box = e.parentElement; box.closest('.bd-article'); box = box.parentElement)
         if (['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) return false;
@@ -44,10 +43,10 @@ CUT = """async () => {
     const offers = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && getComputedStyle(e).maskImage.includes('gradient')
         && getComputedStyle(e, '::before').content.includes('scroll')
         && e.tabIndex === 0 && e.getAttribute('role') === 'region' && e.getAttribute('aria-label');
-    const inside = 'svg, mjx-assistive-mml, mjx-container *, .tooltip, .visually-hidden, .frames-said, .headerlink, .copybtn';
+    const inside = 'svg, math, math *, .tooltip, .visually-hidden, .frames-said, .headerlink, .copybtn';
     const cut = [...document.querySelectorAll('.bd-article *')].filter(e => {
         if (e.scrollWidth <= e.clientWidth + 1 || !e.clientWidth || e.closest(inside)) return false;
-        if (e.localName === 'mjx-container' && innerWidth >= 768) return true;      // formulas are broken, and on a phone too but for matrices
+        if (e.matches('.formula') && innerWidth >= 768) return true;      // formulas are broken, and on a phone too but for matrices
         const style = getComputedStyle(e);
         return style.overflowX === 'visible' ? ['TD', 'TH'].includes(e.tagName) : style.display !== 'inline' && !offers(e);
     }).map(e => `${innerWidth} px: ${e.tagName}.${e.className} in ${e.closest('[id]')?.id}: ${e.innerText.slice(0, 60)}`);
@@ -83,7 +82,7 @@ VIOLATIONS = """async rules => (await axe.run(document, {resultTypes: ['violatio
     .map(each => each.id + ': ' + each.nodes.slice(0, 3).map(node => node.html.slice(0, 150)).join(' | '))"""
 COLOURS = ["color-contrast", "link-in-text-block"]     # all that a second theme can change
 # Half of the time of axe goes to what is there a thousand times. So before it looks, of each kind of word in listings one is kept, and
-# drawings and set formulas, which are hidden from screen readers and have words beside them, are emptied, and of a long table the
+# drawings, which are hidden from screen readers and have words beside them, are emptied, and of a long table the
 # first rows stand for all.
 THIN = """() => {
     const seen = new Set();
@@ -93,14 +92,14 @@ THIN = """() => {
         seen.has(kind) ? e.replaceWith(e.textContent) : seen.add(kind);
     }
     for (const e of document.querySelectorAll('pre .line')) if (!e.children.length) e.replaceWith(e.textContent);
-    for (const e of document.querySelectorAll('.picture svg, mjx-math')) e.replaceChildren();
+    for (const e of document.querySelectorAll('.picture svg')) e.replaceChildren();
     for (const e of document.querySelectorAll('tbody tr:nth-child(n + 20)')) e.remove() }"""
 
-SYMBOLS = "mjx-container[display] mjx-math .sym"
+SYMBOLS = ".formula math .sym"
 # Point at every kind of symbol of every displayed equation in turn; those that do not answer.
 SILENT = """() => { const data = JSON.parse(document.getElementById('symbols').textContent).symbols, box = document.getElementById('symbol-box');
-    const all = [...document.querySelectorAll('mjx-container[display] mjx-math .sym')];
-    const kind = e => e.getAttribute('class').match(/sym-[a-z-]+/)[0], formula = e => e.closest('mjx-math');
+    const all = [...document.querySelectorAll('.formula math .sym')];
+    const kind = e => e.getAttribute('class').match(/sym-[a-z-]+/)[0], formula = e => e.closest('.formula');
     return all.filter(e => formula(e).querySelector(`.${kind(e)}`) === e).filter(e => {
         e.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));
         const id = e.getAttribute('class').match(/sym-([a-z-]+)/)[1];
@@ -109,11 +108,10 @@ SILENT = """() => { const data = JSON.parse(document.getElementById('symbols').t
         return !answers || !box.hidden;
     }).map(e => e.getAttribute('class')) }"""
 # Letters and operators in displayed equations that are no symbol of the table.
-UNNAMED = """() => [...document.querySelectorAll('mjx-container[display] mjx-math mjx-mi')]
-    .filter(e => e.children.length && !e.closest('.sym')).map(e => e.outerHTML)"""
-UNREACHABLE = """() => [...document.querySelectorAll('mjx-container[display]')].flatMap(e => {
-    const kinds = [...new Set([...e.querySelectorAll('mjx-math .sym')].map(s => s.getAttribute('class').match(/sym-[a-z-]+/)[0]))];
-    return kinds.filter(kind => !e.querySelector(`mjx-assistive-mml .${kind}[tabindex="0"][aria-label]`)) })"""
+UNNAMED = """() => [...document.querySelectorAll('.formula mi')].filter(e => !e.closest('.sym')).map(e => e.outerHTML)"""
+UNREACHABLE = """() => [...document.querySelectorAll('.formula')].flatMap(e => {
+    const kinds = [...new Set([...e.querySelectorAll('math .sym')].map(s => s.getAttribute('class').match(/sym-[a-z-]+/)[0]))];
+    return kinds.filter(kind => !e.querySelector(`math .${kind}[tabindex="0"][aria-label]`)) })"""
 
 
 class Visit:
@@ -129,10 +127,8 @@ class Visit:
         self.page.goto(file.as_uri())
 
     def settle(self):
-        """Until formulas are drawn and their symbols can be reached by Tab."""
+        """Until fonts are there."""
         self.page.evaluate(SETTLED)
-        if self.page.locator("mjx-container[display]").count():
-            self.page.wait_for_selector("mjx-assistive-mml [tabindex]", state="attached")
         return self
 
     def close(self):
@@ -193,7 +189,7 @@ def everything(visit, page_name, screen):
     page.set_viewport_size({"width": WIDTHS[screen], "height": HEIGHT})
     if page_name in PAGES:
         page.evaluate(THIN)
-        page.add_script_tag(path=AXE)
+        page.evaluate(f"() => {{ {AXE.read_text('utf8')} }}")     # the policy lets no script tag in
         facts.violations = page.evaluate(VIOLATIONS, None if screen == "desktop" else COLOURS)
     facts.complaints, facts.foreign = [*visit.complaints], [*visit.foreign]   # and none of what comes after
     (other,) = {*THEMES} - {opened_in}

@@ -3,22 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("symbols")?.textContent ?? "{}");
 
-  // The page holds plain TeX; MathJax is given the same with a class on every symbol.
-  const mathjax = window.MathJax;
-  if (mathjax) {
-    mathjax.startup = {
-      ready() {
-        MathJax.startup.defaultReady();
-        for (const input of MathJax.startup.input)
-          input.preFilters.add(({ math }) => {
-            const marked = math.start.node?.parentElement?.dataset.tex;
-            if (marked) math.math = marked;
-          });
-      },
-    };
-  }
   if (!data.symbols) return;
-  addEventListener("load", () => window.MathJax?.startup?.promise?.then(prepare));
 
   const POINTABLE = ".sym, .num[data-runs]:not([data-runs=''])";
   const box = document.createElement("aside");
@@ -28,36 +13,20 @@
   document.body.append(box);
   let current = null, last = null, pinned = false, leaving = 0;
 
-  const idOf = (element) => element.className.baseVal ?? element.getAttribute("class");
-  const symbolOf = (element) => idOf(element).match(/(?:^| )sym-([a-z-]+)/)?.[1];
+  const symbolOf = (element) => element.getAttribute("class").match(/(?:^| )sym-([a-z-]+)/)?.[1];
 
-  // In an equation the readable copy that MathJax keeps for screen readers takes the focus, each symbol once; beside it lies
-  // the drawn one, which is lit.
-  function prepare() {
-    for (const drawn of document.querySelectorAll("mjx-container")) {
-      const read = [...drawn.querySelectorAll("mjx-assistive-mml .sym")];
-      const seen = new Set();
-      // The tab stop that MathJax's menu gives to every formula serves its explorer alone.
-      if (!MathJax.startup.document.menu?.settings?.explorer && !drawn.matches(".wide")) drawn.tabIndex = -1;
-      read.forEach((element) => {
-        const symbol = data.symbols[symbolOf(element)];
-        if (!symbol) return;
-        element.setAttribute("aria-label", `${symbol.reading}, ${symbol.name}`);
-        if (drawn.hasAttribute("display") && !seen.has(symbol)) element.setAttribute("tabindex", "0");
-        seen.add(symbol);
-      });
-    }
+  // In a formula every symbol has its words for the ear; in a displayed one each takes the focus once.
+  const seen = new Set();
+  for (const element of document.querySelectorAll("math .sym")) {
+    const symbol = data.symbols[symbolOf(element)], formula = element.closest(".formula");
+    if (!symbol) continue;
+    element.setAttribute("aria-label", `${symbol.reading}, ${symbol.name}`);
+    if (formula && !seen.has(formula)) seen.clear(), seen.add(formula);
+    if (formula && !seen.has(symbol)) seen.add(symbol), element.setAttribute("tabindex", "0");
   }
   for (const element of document.querySelectorAll(`span.num[data-runs]:not([data-runs='']), span.sym:not(pre span)`)) {
     element.tabIndex = 0;
     element.setAttribute("aria-describedby", box.id);
-  }
-
-  function drawnTwin(element) {
-    const read = element.closest("mjx-assistive-mml");
-    if (!read) return element;
-    const place = [...read.querySelectorAll(".sym")].indexOf(element);
-    return read.parentElement.querySelectorAll("mjx-math .sym")[place] ?? read.parentElement;
   }
 
   function line(parent, tag, text, kind) {
@@ -87,7 +56,7 @@
       if (symbol.from) links.append(" · ") || linked(links, symbol.from, symbol.at);
       return true;
     }
-    const runs = element.dataset.runs.split(" ").filter((key) => data.runs[key]).map((key) => ({ key, ...data.runs[key] }));
+    const runs = element.dataset.runs.split(" ").filter((key) => data.runs[key]).map((key) => ({ key, ...data.runs[key], ...data.settings[data.runs[key].of] }));
     if (!runs.length) return false;
     line(box, "p", runs.length > 1 ? `From ${runs.length} runs` : "From a run", "name");
     const alike = grouped(runs, (run) => `${run.name}: ${Object.entries(run.configuration).map((pair) => pair.join(" = ")).join(", ")}`);
@@ -123,8 +92,7 @@
 
   // Under the line that is read, or above it; on a narrow screen at its bottom, or at its top.
   function place() {
-    const drawn = drawnTwin(current), line = (drawn.closest("mjx-container[display]") ?? drawn).getBoundingClientRect();
-    const own = drawn.getBoundingClientRect(), height = box.offsetHeight, gap = 8;
+    const own = current.getBoundingClientRect(), line = current.closest(".formula")?.getBoundingClientRect() ?? own, height = box.offsetHeight, gap = 8;
     const below = line.bottom + gap, narrow = innerWidth < 600;
     const fits = narrow ? line.bottom < innerHeight - height - gap : below + height < innerHeight;
     const top = narrow ? (fits ? innerHeight - height : 0) : fits ? below : line.top - gap - height;
@@ -140,7 +108,7 @@
     current = element;
     const id = symbolOf(element);
     for (const twin of id ? document.querySelectorAll(`.sym-${id}`) : [element]) twin.classList.add("lit");
-    drawnTwin(element).classList.add("here");
+    element.classList.add("here");
     box.hidden = false;
     place();
   }
@@ -177,7 +145,7 @@
   document.addEventListener("focusin", (event) => {
     const element = pointed(event);
     if (element) show(element);
-    else if (!event.target.closest?.("#symbol-box, mjx-container")) hide();
+    else if (!event.target.closest?.("#symbol-box, .formula")) hide();
   });
   document.addEventListener("focusout", (event) => {
     if (!event.relatedTarget && !pinned) leave();

@@ -150,17 +150,34 @@ def runs_table(app: Sphinx, docname, kept):
         return [nodes.paragraph("", "None." if kept else "No page of this build trained anything.")]
     by_name = {}
     for row in sorted(rows.values(), key=lambda row: (row["name"], str(row["configuration"]), str(row["seed"]))):
-        settings = [nodes.literal("", f"{name}={value}") for name, value in row["configuration"].items()]
-        pages = [nodes.inline("", "", link(app, docname, page)) for page in users[row["key"]]]
-        made = f"{row['device']}, {row['finished'][:16].replace('T', ' ')}, torch {row['versions'].get('torch', '–')}, {row['data']}"
-        cells = [spaced(settings), plain(row["seed"]), plain(f"{row['seconds']:.1f}"), plain(made), spaced(pages, ", ")]
-        by_name.setdefault(row["name"], []).append((f"run-{row['key']}", cells))
-    head = ("configuration", "seed", "seconds", "made on, when, with", "used in")
+        by_name.setdefault(row["name"], []).append(row)
     total = sum(row["seconds"] for row in rows.values())
     shown = [nodes.paragraph("", f"{len(rows):,} runs, {duration(total)} of training in all. Open an experiment to see its runs.")]
-    for name, body in by_name.items():
-        shown.append(Fold("", table(head, body, "runs"), summary=f"{name}: {len(body):,} {'run' if len(body) == 1 else 'runs'}"))
+    for name, runs in by_name.items():
+        inside = experiment(runs, {row["key"]: [link(app, docname, page) for page in users[row["key"]]] for row in runs})
+        shown.append(Fold("", *inside, summary=f"{name}: {len(runs):,} {'run' if len(runs) == 1 else 'runs'}"))
     return shown
+
+
+def experiment(runs, pages):
+    """The runs of one experiment: what is the same in all of them stands above the table, once, and a row says what is its own."""
+    settings = [[*row["configuration"].items(), ("data", row["data"]), ("torch", row["versions"].get("torch", "–"))] for row in runs]
+    same = [pair for pair in settings[0] if len(runs) > 1 and all(pair in other for other in settings)]
+    body = []
+    for row, own in zip(runs, settings, strict=True):
+        made = f"{row['device']}, {row['finished'][:16].replace('T', ' ')}"
+        cells = [written([pair for pair in own if pair not in same]), plain(row["seed"]), plain(f"{row['seconds']:.1f}"), plain(made),
+                 spaced(pages[row["key"]], ", ")]  # fmt: skip
+        body.append((f"run-{row['key']}", cells))
+    head = ("configuration", "seed", "seconds", "made on, when", "used in")
+    above = [nodes.paragraph("", "", nodes.Text("In all of them "), *written(same), nodes.Text("."))] if same else []
+    return [*above, table(head, body, "runs")]
+
+
+def written(settings):
+    """In the letters of code, without docutils' element around each word."""
+    text = " ".join(f"{name}={value}" for name, value in settings)
+    return [nodes.inline("", text, classes=["settings"])] if settings else plain("–")
 
 
 def facts(app: Sphinx, docname):

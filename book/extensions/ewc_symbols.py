@@ -8,16 +8,13 @@ Why: a reader who points at λ in an equation should see where it is in the code
     a legend             the symbols of the page, at its end
     {notation}           the whole table, each with the anchor `symbol-<id>`
 
-The box that opens is `book/assets/symbols.js`. The page's own text keeps the plain TeX: without scripts, and in print,
-nothing has changed.
+The box that opens is `book/assets/symbols.js`; `ewc_formulas` sets the formulas. Without scripts, and in print, nothing has changed.
 """
 
 import ast
-import html
 import json
 import re
 import zlib
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +23,6 @@ from ewc_numbers import chapters, collected, link, plain, published_on, table
 from ewc_tex import Table
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
-from sphinx.ext import mathjax
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
@@ -49,9 +45,6 @@ def stem(docname):
 
 
 def load(app: Sphinx):
-    # Sphinx loads MathJax only for the renderer of this name.
-    app.registry.html_inline_math_renderers["mathjax"] = math_renderer(mathjax.html_visit_math), None
-    app.registry.html_block_math_renderers["mathjax"] = math_renderer(mathjax.html_visit_displaymath), None
     try:
         app.ewc_table = Table(Path(app.srcdir, "book/symbols.yml"))
     except (ValueError, TypeError) as problem:
@@ -202,35 +195,6 @@ def depart_symbol(self, node):
     self.body.append("</span>")
 
 
-# ---- In formulas: plain TeX on the page, the marked TeX in an attribute, from where symbols.js hands it to MathJax ----
-
-
-def math_renderer(visit):
-    def render(self, node):
-        def html_of(text):
-            start, twin = len(self.body), node.copy()
-            twin += nodes.Text(text)
-            with suppress(nodes.SkipNode):
-                visit(self, twin)
-            made = "".join(self.body[start:])
-            del self.body[start:]
-            return made
-
-        page = html_of(node.astext())
-        if "marked" in node:
-            marked = re.search(r"\\[\[(](.*)\\[\])]", html_of(node["marked"]), re.DOTALL)
-            if marked:
-                page = re.sub(r'(?=class="math)', lambda _: f'data-tex="{attribute(marked[1])}" ', page, count=1)
-        self.body.append(page)
-        raise nodes.SkipNode
-
-    return render
-
-
-def attribute(text):
-    return html.escape(html.unescape(text))
-
-
 # ---- In listings ----
 
 
@@ -303,7 +267,6 @@ def notation(app: Sphinx, docname):
     for names in named(env).values():
         for key, where in names.items():
             shown.setdefault(key, set()).update(where)
-    env.get_domain("math").data["has_equations"][docname] = True  # or else the page would not load MathJax
     titles = {stem(page): page for page in app.config.external_site_map}
     body = []
     for symbol in app.ewc_table.symbols.values():
@@ -347,15 +310,14 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
         symbols[symbol.id] = facts
     keys = {key for number in numbers.values() for key in number["runs"].split()}
     rows = {key: row for name in chapters(env) for key, row in collected(env)[name]["runs"].items() if key in keys}
-    runs = {
-        key: {
-            "name": row["name"], "seed": row["seed"], "device": row["device"], "finished": row["finished"][:10],
-            "configuration": {name: str(value) for name, value in row["configuration"].items()},
-        }
-        for key, row in rows.items()
-    }  # fmt: skip
+    runs, settings = {}, []     # what runs share is told once, and they point to it
+    for key, row in rows.items():
+        shared = {"name": row["name"], "configuration": {name: str(value) for name, value in row["configuration"].items()}}
+        if shared not in settings:
+            settings.append(shared)
+        runs[key] = {"of": settings.index(shared), "seed": row["seed"], "device": row["device"], "finished": row["finished"][:10]}
     if symbols or runs:
-        content = {"symbols": symbols, "runs": runs}
+        content = {"symbols": symbols, "runs": runs, "settings": settings}
         content |= {key: app.builder.get_relative_uri(pagename, target) for key, target in
                     (("notation", NOTATION), ("table", RUNS)) if target in env.all_docs}  # fmt: skip
         data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")      # no tag, comment or script begins there

@@ -10,6 +10,7 @@ from docutils import nodes
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
 import ewc_landing
+import ewc_numbers
 import ewc_search
 import ewc_site
 from sphinx.errors import ConfigError, ExtensionError
@@ -79,3 +80,13 @@ def test_a_card_has_no_letters_and_no_id_of_the_figure_itself():
 @pytest.mark.parametrize(("tex", "letters"), [(r"\lambda", "λ"), (r"\theta^*_i", "θ*i"), ("N", "N"), (r"\frac{a}{b}", "…")])
 def test_a_formula_in_a_snippet_is_letters_or_left_out(tex, letters):
     assert ewc_search.in_letters(tex) == letters
+
+
+def test_what_all_runs_of_an_experiment_share_is_said_once():
+    runs = [{"key": str(seed), "configuration": {"steps": 5, "lr": lr}, "seed": seed, "seconds": 1.0, "device": "CPU", "data": "digits",
+             "finished": "2026-01-01T00:00:00", "versions": {"torch": "2"}} for seed, lr in enumerate((1, 2))]  # fmt: skip
+    above, table = ewc_numbers.experiment(runs, {"0": [], "1": []})
+    assert above.astext() == "In all of them steps=5 data=digits torch=2."
+    assert [row.children[0].astext() for row in table.findall(nodes.row)][1:] == ["lr=1", "lr=2"]
+    (alone,) = ewc_numbers.experiment(runs[:1], {"0": []})
+    assert [row.children[0].astext() for row in alone.findall(nodes.row)][1:] == ["steps=5 lr=1 data=digits torch=2"]

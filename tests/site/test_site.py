@@ -29,21 +29,42 @@ def test_nothing_is_cut_off_without_a_way_to_the_rest(windows, page_name, screen
     assert windows.look(page_name, screen, theme).cut == []
 
 
-def test_a_long_formula_is_broken_into_lines_and_keeps_its_symbols_in_order(windows):
-    visit = windows.open("book/bayes/fisher-information", "phone", "dark")
-    formula = visit.page.locator("#equation-eq-mean-score mjx-container")
-    formula.scroll_into_view_if_needed()
-    assert "broken" in formula.get_attribute("class")
-    assert "wide" not in formula.get_attribute("class")
-    right, height, drawn, read = formula.evaluate("""e => { const all = [...e.querySelectorAll('mjx-math mjx-c')].map(c => c.getBoundingClientRect());
-        const kinds = part => [...e.querySelectorAll(`${part} .sym`)].map(s => s.getAttribute('class').match(/sym-[a-z-]+/)[0]);
-        return [Math.max(...all.map(c => c.right)), e.offsetHeight, kinds('mjx-math'), kinds('mjx-assistive-mml')] }""")
-    assert right <= WIDTHS["phone"]
-    assert height > 100
-    assert drawn == read
-    visit.page.set_viewport_size({"width": 1900, "height": 900})
-    visit.page.wait_for_function("e => !e.classList.contains('broken')", arg=formula.element_handle())
-    assert formula.evaluate("e => e.offsetHeight") < height / 2
+def test_a_long_formula_is_broken_into_lines_by_its_width_alone_and_its_symbols_stand_in_order(windows):
+    """Without a script, too."""
+    page = windows.window(viewport={"width": WIDTHS["phone"], "height": 900}, java_script_enabled=False).new_page()
+    page.goto(windows.file("book/bayes/fisher-information").as_uri())
+    formula = page.locator("#equation-eq-mean-score .formula")
+    tall, wide, room = (formula.evaluate(f"e => e.{name}") for name in ("offsetHeight", "scrollWidth", "clientWidth"))
+    assert wide <= room <= WIDTHS["phone"]
+    starts = formula.locator(".one-line > .piece").evaluate_all("all => all.map(e => [e.offsetTop, e.offsetLeft])")
+    assert len(starts) > 3
+    assert starts == sorted(starts), "each piece stands to the right of or below the one before it"
+    page.set_viewport_size({"width": 1900, "height": 900})
+    assert formula.evaluate("e => e.offsetHeight") < tall / 2
+    page.close()
+
+
+def test_lines_of_a_formula_are_aligned_where_there_is_room(windows):
+    visit = windows.open("book/bayes/likelihood-and-loss", "desktop", "light")
+    for lines in visit.page.locator(".lines").all():
+        edges = lines.locator(".equal > .side:nth-child(2)").evaluate_all("all => all.map(e => e.getBoundingClientRect().left)")
+        assert max(edges) - min(edges) < 1
+    assert visit.page.locator(".lines").count() > 1
+    visit.close()
+
+
+def test_formulas_are_set_in_the_font_that_the_book_sends(windows):
+    """Each sign, and no other font's; on a page without a formula nobody asks for it."""
+    visit = windows.open("book/bayes/fisher-information", "desktop", "light")
+    assert "STIX Two Math" in visit.page.locator("math").first.evaluate("e => getComputedStyle(e).fontFamily")
+    assert visit.page.evaluate("[...document.fonts].filter(f => f.family.includes('STIX Two Math')).map(f => f.status)") == ["loaded"]
+    session = visit.page.context.new_cdp_session(visit.page)
+    session.send("DOM.enable")
+    session.send("CSS.enable")
+    root = session.send("DOM.getDocument", {"depth": 0})["root"]["nodeId"]
+    nodes = session.send("DOM.querySelectorAll", {"nodeId": root, "selector": ".formula mi, .formula mo"})["nodeIds"]
+    fonts = {font["familyName"] for node in nodes[:400] for font in session.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]}
+    assert fonts == {"STIX Two Math"}
     visit.close()
 
 

@@ -1,0 +1,152 @@
+"""What pages weigh and may do: one style sheet and one script, a strict policy that all of it keeps, and nothing that no page asks for."""
+
+import gzip
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+from building import PAGES, ROOT
+
+sys.path.insert(0, str(ROOT / "book/extensions"))
+
+import ewc_light
+from ewc_css import in_both_themes, rules, text_of, used_only
+
+CHAPTERS = [page for page in PAGES if "/appendix/" not in page]
+LANDING = PAGES[0]
+TEXT = {".html", ".css", ".js", ".svg"}
+
+
+@pytest.fixture(params=["real_book", "embedded_book"])
+def site(request):
+    return request.getfixturevalue(request.param).html
+
+
+def asked_for(site, name):
+    """A page and the files that a browser loads for it: what it names, and what its style sheet names for formulas."""
+    page = site / f"{name}.html"
+    text = page.read_text("utf8")
+    found = [*re.findall(r'<(?:script|img)[^>]*\ssrc="([^"]+)"', text), *re.findall(r'<link(?=[^>]*rel="stylesheet")[^>]*href="([^"]+)"', text),
+             *re.findall(r'<image[^>]*\shref="([^"]+)"', text)]  # fmt: skip
+    found += re.findall(r'<link(?=[^>]*rel="icon")[^>]*href="([^"]+)"', text)
+    files = {(page.parent / address.partition("?")[0]).resolve() for address in found}
+    return [page, *files, *([site / "_static/stix-two-math.woff"] if "<math" in text else [])]
+
+
+def sent(files):
+    """Bytes as a server sends them."""
+    return sum(len(gzip.compress(file.read_bytes())) if file.suffix in TEXT else file.stat().st_size for file in files)
+
+
+def test_what_a_page_sends(site):
+    weights = {name: sent(asked_for(site, name)) for name in CHAPTERS}
+    chapters = [weight for name, weight in weights.items() if name != LANDING]
+    assert weights[LANDING] <= 150 * 1024
+    assert statistics.median(chapters) <= 300 * 1024
+    assert max(chapters) <= 600 * 1024
+
+
+def test_what_the_folder_holds(site):
+    files = [file for file in site.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 10 * 1024 * 1024
+    assert [file.name for file in files if file.suffix in (".map", ".ttf", ".woff2")] == []
+
+
+def test_nothing_lies_there_that_no_page_asks_for(site):
+    pages = [file.relative_to(site).with_suffix("").as_posix() for file in site.rglob("*.html")]
+    asked = {file.resolve() for name in pages for file in asked_for(site, name)}
+    there = {file.resolve() for folder in ("_static", "_images") for file in (site / folder).rglob("*") if file.is_file()}
+    assert there - asked == set()
+    assert {file for file in asked if not file.is_file()} == set()
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search", "genindex"])
+def test_a_page_keeps_the_policy_and_nothing_holds_it_up(real_book, name):
+    text = (real_book.html / f"{name}.html").read_text("utf8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
+    assert policy[1].startswith("default-src 'self'")
+    assert "unsafe" not in policy[1]
+    assert not re.search(r"<(?:script|link)\b", text[: policy.start()]), "the policy stands before what it is for"
+    tags = re.findall(r"<[a-zA-Z][^<>]*>", text)
+    assert [tag for tag in tags if re.search(r'\sstyle="|\son[a-z]+="|="data:|="javascript:', tag)] == []
+    assert "<style" not in text
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", text, re.DOTALL)
+    assert [inside for attributes, inside in scripts if inside.strip() and "application/json" not in attributes] == []
+    waited_for = [attributes for attributes, _ in scripts if "src=" in attributes and "defer" not in attributes]
+    assert [re.search(r"[\w.]+\.js", attributes)[0] for attributes in waited_for] == ["theme.js"], "200 bytes that keep a page from flashing"
+    assert text.count('rel="stylesheet"') == 1
+    assert not re.search(r'class="[^"]*\bfa-', text)
+
+
+def test_a_page_that_is_light_stays_as_it_is(real_book, tmp_path):
+    file = real_book.html / f"{LANDING}.html"
+    text = file.read_text("utf8")
+    assert ewc_light.lightened(text, file, real_book.html) == text
+
+
+@pytest.mark.parametrize(("page", "words"), [
+    ('<head><meta charset="utf-8"><script src="_static/other.js"></script></head><body></body>', "other.js"),
+    ('<head><meta charset="utf-8"><link rel="stylesheet" href="_static/other.css"></head><body></body>', "other.css"),
+    ('<head><meta charset="utf-8"></head><body><p style="margin: 0">x</p></body>', "margin: 0"),
+])  # fmt: skip
+def test_what_is_not_known_is_named(monkeypatch, tmp_path, page, words):
+    said = []
+    monkeypatch.setattr(ewc_light.logger, "warning", lambda text, *parts: said.append(text % parts))
+    ewc_light.lightened(page, tmp_path / "page.html", tmp_path)
+    assert len(said) == 1
+    assert words in said[0]
+
+
+def test_a_drawing_keeps_its_look(tmp_path):
+    drawing = ('<svg viewBox="0 0 1 1"> <!-- a line -->\n <path d="M 0.123456 7 \nL 1.999 2 \nz" style="fill: var(--ink, #fff); stroke-width: 0.8"/>'
+               '<image xlink:href="data:image/png;base64,aGVsbG8="/></svg>')  # fmt: skip
+    made = ewc_light.plain(drawing, "../", tmp_path)
+    assert '<path d="M0.12 7L2 2z" fill="var(--ink, #fff)" stroke-width="0.8"/>' in made
+    (image,) = (tmp_path / "_images").iterdir()
+    assert image.read_bytes() == b"hello"
+    assert f'<image href="../_images/{image.name}"/>' in made
+
+
+def test_points_of_one_colour_say_it_once_and_the_others_each(tmp_path):
+    point = '<use xlink:href="#m" x="{}" y="7.126" fill="{}" fill-opacity="0.6"/>'
+    same, mixed = (f"<svg><g>{point.format(123.456, 'red')} {point.format(3.456, colour)}</g></svg>" for colour in ("red", "blue"))
+    assert ewc_light.ungrouped("<svg><g><g a='1'><g><path/></g></g></g></svg>") == "<svg><g a='1'><path/></g></svg>"
+    made = ewc_light.plain(same, "", tmp_path)
+    assert made == '<svg><g fill="red" fill-opacity="0.6"><use href="#m" x="123.5" y="7.13"/><use href="#m" x="3.46" y="7.13"/></g></svg>'
+    assert ewc_light.plain(mixed, "", tmp_path).count("fill=") == 2
+
+
+def test_a_letter_that_two_drawings_use_stands_once_on_the_page():
+    drawing = '<svg><defs><path id="{0}-DejaVuSans-48" d="M1 1z" transform="scale(0.01)"/></defs><use xlink:href="#{0}-DejaVuSans-48"/></svg>'
+    made = ewc_light.glyphs_once("<body>" + drawing.format("aa") + drawing.format("bb"))
+    assert made.count("<path") == 1
+    assert made.count('<use href="#g-DejaVuSans-48"/>') == 2
+    assert 'id="g-DejaVuSans-48" d="M1 1z" transform="scale(0.01)"' in made
+
+
+HTML = 'html[data-theme="{}"] .used'
+SHEET = """@charset "utf8"; :root { --a: 1px; --b: var(--a); --never: 2 }
+.used, .unused > p { width: var(--b); content: "}" } /* .comment {} */ .unused { color: red }
+@media print { .unused { color: red } #there:not(.unused) { color: red } } .made-by-script { top: 0 } pre.used { left: 0 }
+html[data-theme="dark"] .used, html[data-theme="light"] .used { color: #fff }"""
+
+
+def test_a_style_sheet_keeps_what_applies_to_some_page():
+    kept = text_of(used_only(rules(SHEET), '<html><p class="used" id="there">', "'made-by-script'"))
+    assert "never" not in kept
+    assert "--a" in kept
+    assert "charset" not in kept
+    both = f"{HTML.format('dark')}, {HTML.format('light')}"
+    assert [rule.head for rule in rules(kept)] == [":root", ".used", "@media print", ".made-by-script", both]
+    assert [rule.head for rule in rules(kept)[2].body] == ["#there:not(.unused)"]
+    assert "pre.used" not in kept
+    assert 'content: "}"' in kept
+
+
+def test_colours_of_a_theme_are_there_without_a_script():
+    made = text_of(in_both_themes(rules(SHEET)))
+    for theme in ("dark", "light"):
+        assert f"@media (prefers-color-scheme: {theme}){{html[data-theme=auto] .used{{color:#fff}}}}" in made
+    assert Path(ROOT, "book/assets/book.css").read_text("utf8").count('data-theme="dark"') > 1
