@@ -111,7 +111,8 @@ SILENT = """() => { const data = JSON.parse(document.getElementById('symbols').t
 UNNAMED = """() => [...document.querySelectorAll('.formula mi')].filter(e => !e.closest('.sym')).map(e => e.outerHTML)"""
 UNREACHABLE = """() => [...document.querySelectorAll('.formula')].flatMap(e => {
     const kinds = [...new Set([...e.querySelectorAll('math .sym')].map(s => s.getAttribute('class').match(/sym-[a-z-]+/)[0]))];
-    return kinds.filter(kind => !e.querySelector(`math .${kind}[tabindex="0"][aria-label]`)) })"""
+    return kinds.filter(kind => !e.querySelector(`math .${kind}[tabindex][aria-label]`))
+        .concat(e.querySelectorAll('math .sym[tabindex="0"]').length === 1 || !kinds.length ? [] : ['one stop of Tab']) })"""
 
 
 class Visit:

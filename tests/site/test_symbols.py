@@ -126,27 +126,50 @@ def test_a_finger_opens_the_box_and_a_touch_elsewhere_closes_it(windows):
     visit.close()
 
 
-def test_tab_and_escape_do_the_same(visit):
+def test_tab_arrows_and_escape_do_the_same(visit):
+    """A formula is one stop of Tab, and the arrow keys go through all kinds of symbols in it, and around."""
     page = visit.page
     page.locator("a.reference[href='#equation-eq-ewc-sum']").first.focus()  # the last link before the equation
+    page.keyboard.press("Tab")
     reached = []
     for _ in range(12):
-        page.keyboard.press("Tab")
         name = page.evaluate("document.activeElement.getAttribute('class')") or ""
-        if "sym-" not in name:
+        kind = re.search(r"sym-([a-z-]+)", name)[1]
+        if reached and kind == reached[0]:
             break
-        reached.append(re.search(r"sym-([a-z-]+)", name)[1])
+        reached.append(kind)
         assert box(page).is_visible()
         assert page.evaluate(LIT, f".sym-{reached[-1]}") > 1
         if reached[-1] == "strength":
             assert "strength of the penalty" in box(page).inner_text()
             assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "lambda, strength of the penalty"
+        page.keyboard.press("ArrowRight")
     assert {"loss", "strength", "fisher", "weights", "anchor", "weight-index"} <= set(reached)
+    page.keyboard.press("ArrowLeft")
+    assert f"sym-{reached[-1]}" in page.evaluate("document.activeElement.getAttribute('class')")
+    page.keyboard.press("Tab")
+    assert not page.evaluate("document.activeElement.closest('#equation-eq-ewc .formula')")
     page.keyboard.press("Shift+Tab")
-    assert box(page).is_visible()
     page.keyboard.press("Escape")
     assert not box(page).is_visible()
     assert page.evaluate(LIT, ".sym") == 0
+
+
+def test_a_switch_lets_tab_pass_over_symbols_and_is_remembered(visit):
+    page = visit.page
+    stops = "[...document.querySelectorAll('.sym, .num')].filter(e => e.tabIndex >= 0).length"
+    before = page.evaluate(stops)
+    switch = page.get_by_role("switch", name="Tab passes over symbols and numbers")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert switch.evaluate("e => e === document.activeElement")
+    assert switch.bounding_box()["width"] > 100, "it is seen where it has the focus"
+    page.keyboard.press("Enter")
+    assert (page.evaluate(stops), switch.get_attribute("aria-checked")) == (0, "true")
+    page.reload()
+    assert page.evaluate(stops) == 0
+    switch.press("Enter")
+    assert page.evaluate(stops) == before > 20
 
 
 def test_enter_goes_to_the_box_and_escape_comes_back(visit):
