@@ -16,37 +16,21 @@
   const symbolOf = (element) => element.getAttribute("class").match(/(?:^| )sym-([a-z-]+)/)?.[1];
 
   // In a formula every symbol has its words for the ear. A displayed one is one stop of Tab; the arrow keys go from kind to kind inside it.
-  const inside = new Map(), stops = [];
+  const inside = new Map();
   for (const element of document.querySelectorAll("math .sym")) {
     const symbol = data.symbols[symbolOf(element)], formula = element.closest(".formula");
     if (!symbol) continue;
     element.setAttribute("aria-label", `${symbol.reading}, ${symbol.name}`);
     if (!formula) continue;
-    if (!inside.has(formula)) inside.set(formula, []), stops.push(element);
+    if (!inside.has(formula)) inside.set(formula, []);
     const kinds = inside.get(formula);
-    if (kinds.every((other) => symbolOf(other) !== symbolOf(element))) kinds.push(element), element.setAttribute("tabindex", "-1");
+    if (kinds.every((other) => symbolOf(other) !== symbolOf(element))) element.setAttribute("tabindex", kinds.push(element) > 1 ? "-1" : "0");
   }
   for (const element of document.querySelectorAll(`span.num[data-runs]:not([data-runs='']), span.sym:not(pre span)`)) {
-    stops.push(element);
+    element.tabIndex = 0;
     element.setAttribute("aria-describedby", box.id);
   }
 
-  // The second thing that Tab comes to: whether it stops at symbols and numbers, which on a long page are hundreds.
-  const PASS = "pass over symbols", passes = document.createElement("button");
-  passes.className = "passes";
-  passes.setAttribute("role", "switch");
-  document.querySelector(".skip-link")?.after(passes);
-  function settle(over) {
-    passes.setAttribute("aria-checked", over);
-    passes.textContent = `Tab passes over symbols and numbers: ${over ? "yes" : "no"}`;
-    for (const element of stops) element.setAttribute("tabindex", over ? "-1" : "0");
-  }
-  settle(localStorage.getItem(PASS) === "yes");
-  passes.addEventListener("click", () => {
-    const over = passes.getAttribute("aria-checked") === "false";
-    localStorage.setItem(PASS, over ? "yes" : "no");
-    settle(over);
-  });
   document.addEventListener("keydown", (event) => {
     const kinds = inside.get(event.target.closest?.(".formula")), at = kinds?.indexOf(event.target) ?? -1;
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];

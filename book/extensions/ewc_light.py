@@ -13,7 +13,7 @@ import shutil
 import zlib
 from pathlib import Path
 
-from ewc_css import in_both_themes, rules, text_of, used_only
+from ewc_css import in_every_theme, rules, text_of, used_only
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -22,7 +22,8 @@ POLICY = "default-src 'self'; base-uri 'self'; form-action 'self'; object-src 'n
 STYLES = ("styles/theme.css", "styles/pydata-sphinx-theme.css", "basic.css", "pygments.css", "styles/sphinx-book-theme.css", "togglebutton.css",
           "copybutton.css", "mystnb.css", "proof.css", "exercise.css", "sphinx-design.min.css", "book.css", "site.css")  # fmt: skip
 SCRIPTS = ("documentation_options.js", "doctools.js", "sphinx_highlight.js", "clipboard.min.js", "copybutton.js", "scripts/sphinx-book-theme.js",
-           "togglebutton.js", "scripts/pydata-sphinx-theme.js", "symbols.js", "wide.js")  # fmt: skip
+           "togglebutton.js", "scripts/pydata-sphinx-theme.js", "symbols.js", "wide.js",
+           "keys.js")  # fmt: skip
 UNUSED = ("scripts/fontawesome.js", "scripts/bootstrap.js", "design-tabs.js")
 FEATURES = ("frames.js", "switch.js", "search-index.js", "search.js")      # of the pages that ask for them, and in this order
 SETTINGS = """var toggleHintShow = "Show", toggleHintHide = "Hide", toggleOpenOnPrint = "true",
@@ -65,7 +66,7 @@ def bundle(static, pages):
     sheets = [next(static.glob(name.replace("mystnb.css", "mystnb.*.css"))).read_text("utf8") for name in STYLES if name != "styles/theme.css"]
     (static / "book.js").write_text(script, "utf8")
     (static / "theme.js").write_text(THEME, "utf8")
-    (static / "style.css").write_text(text_of(in_both_themes(used_only(rules("\n".join(sheets)), pages, script + own))), "utf8")
+    (static / "style.css").write_text(text_of(in_every_theme(used_only(rules("\n".join(sheets)), pages, script + own))), "utf8")
 
 
 def sweep(site, pages):

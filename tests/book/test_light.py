@@ -12,7 +12,7 @@ from building import PAGES, ROOT
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
 import ewc_light
-from ewc_css import in_both_themes, rules, text_of, used_only
+from ewc_css import in_every_theme, rules, text_of, used_only
 
 CHAPTERS = [page for page in PAGES if "/appendix/" not in page]
 LANDING = PAGES[0]
@@ -145,8 +145,15 @@ def test_a_style_sheet_keeps_what_applies_to_some_page():
     assert 'content: "}"' in kept
 
 
-def test_colours_of_a_theme_are_there_without_a_script():
-    made = text_of(in_both_themes(rules(SHEET)))
-    for theme in ("dark", "light"):
-        assert f"@media (prefers-color-scheme: {theme}){{html[data-theme=auto] .used{{color:#fff}}}}" in made
+def test_colours_of_a_theme_are_there_without_a_script_and_paper_is_light():
+    made = rules(text_of(in_every_theme(rules(SHEET))))
+    where = {f"{rule.head}: {inner.head}" for rule in made if isinstance(rule.body, list) for inner in rule.body}
+    assert where >= {
+        "@media screen: html[data-theme=\"dark\"] .used",
+        "@media screen and (prefers-color-scheme: dark): html[data-theme=auto] .used",
+        "@media print, (prefers-color-scheme: light): html[data-theme=auto] .used",
+        "@media print: html[data-theme=dark] .used",
+    }
+    assert [rule.head for rule in made].count(HTML.format("light")) == 1
+    assert not any("dark" in rule.head and not rule.head.startswith("@media screen") for rule in made)
     assert Path(ROOT, "book/assets/book.css").read_text("utf8").count('data-theme="dark"') > 1

@@ -155,23 +155,6 @@ def test_tab_arrows_and_escape_do_the_same(visit):
     assert page.evaluate(LIT, ".sym") == 0
 
 
-def test_a_switch_lets_tab_pass_over_symbols_and_is_remembered(visit):
-    page = visit.page
-    stops = "[...document.querySelectorAll('.sym, .num')].filter(e => e.tabIndex >= 0).length"
-    before = page.evaluate(stops)
-    switch = page.get_by_role("switch", name="Tab passes over symbols and numbers")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    assert switch.evaluate("e => e === document.activeElement")
-    assert switch.bounding_box()["width"] > 100, "it is seen where it has the focus"
-    page.keyboard.press("Enter")
-    assert (page.evaluate(stops), switch.get_attribute("aria-checked")) == (0, "true")
-    page.reload()
-    assert page.evaluate(stops) == 0
-    switch.press("Enter")
-    assert page.evaluate(stops) == before > 20
-
-
 def test_enter_goes_to_the_box_and_escape_comes_back(visit):
     page = visit.page
     page.locator(".legend span.sym-strength").focus()

@@ -1,0 +1,67 @@
+"""The pages by keyboard: a switch makes Tab short, and nothing is out of reach."""
+
+import pytest
+from building import PAGES
+
+CHAPTERS = [page for page in PAGES if "/appendix/" not in page]
+SWITCH = "Tab stops once in a section, arrow keys go on"
+# What can be seen and used, and is no symbol or number. An element is known by its place among all.
+CONTROLS = """() => { const all = [...document.querySelectorAll('*')];
+    return all.flatMap((e, at) => e.matches('a[href], button, summary, input') && !e.disabled && e.getClientRects().length
+        && getComputedStyle(e).visibility === 'visible' ? [at] : []) }"""
+AT = "() => [...document.querySelectorAll('*')].indexOf(document.activeElement)"
+
+
+@pytest.fixture
+def visit(windows):
+    made = []
+
+    def open_page(name):
+        made.append(windows.open(name, "desktop", "light"))
+        return made[-1].page
+
+    yield open_page
+    for each in made:
+        each.page.evaluate("localStorage.removeItem('short tab')")
+        each.close()
+
+
+@pytest.mark.parametrize("page_name", CHAPTERS)
+def test_tab_is_short_where_the_reader_wants_it_and_reaches_everything(visit, page_name):
+    page = visit(page_name)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    switch = page.get_by_role("switch", name=SWITCH)
+    assert switch.evaluate("e => e === document.activeElement")
+    assert switch.bounding_box()["width"] > 100, "it is seen where it has the focus"
+    page.keyboard.press("Enter")
+    assert switch.get_attribute("aria-checked") == "true"
+    wanted, reached, stops = set(page.evaluate(CONTROLS)), {page.evaluate(AT)}, 2
+    while True:
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body || document.activeElement.matches('.skip-link a')"):
+            break
+        stops += 1
+        at = page.evaluate(AT)
+        while at not in reached:
+            reached.add(at)
+            if page.evaluate("document.activeElement.matches('input')"):      # its arrows move it
+                break
+            page.keyboard.press("ArrowRight")
+            at = page.evaluate(AT)
+        assert stops <= 60
+    first = page.evaluate("[...document.querySelectorAll('*')].indexOf(document.querySelector('.skip-link a'))")
+    assert wanted - reached - {first} == set()
+
+
+def test_the_switch_is_remembered_and_can_be_turned_back(visit):
+    page = visit("book/elastic/deriving-ewc")
+    stops = "[...document.querySelectorAll('.sym, .num, a[href], button')].filter(e => e.tabIndex >= 0).length"
+    before, switch = page.evaluate(stops), page.get_by_role("switch", name=SWITCH)
+    switch.press("Enter")
+    short = page.evaluate(stops)
+    assert short < 60 < before
+    page.reload()
+    assert page.evaluate(stops) == short
+    switch.press("Enter")
+    assert page.evaluate(stops) == before
