@@ -3,7 +3,7 @@
 (() => {
   const KEPT = "short tab", CONTROLS = "a[href], button, summary", PASSED = ".sym[tabindex='0'], .num[tabindex='0']";
   const around = (element) => element.closest("section, nav, .bd-sidebar-secondary, .bd-header-article, .take-along, header, footer") ?? document.body;
-  const seen = (element) => element.getClientRects().length > 0;
+  const seen = (element) => element.checkVisibility?.({ visibilityProperty: true }) ?? element.getClientRects().length > 0;
   const skip = document.querySelector(".skip-link");
   if (!skip) return;
 
