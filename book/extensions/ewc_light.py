@@ -22,7 +22,7 @@ POLICY = "default-src 'self'; base-uri 'self'; form-action 'self'; object-src 'n
 STYLES = ("styles/theme.css", "styles/pydata-sphinx-theme.css", "basic.css", "pygments.css", "styles/sphinx-book-theme.css", "togglebutton.css",
           "copybutton.css", "mystnb.css", "proof.css", "exercise.css", "sphinx-design.min.css", "book.css", "site.css")  # fmt: skip
 SCRIPTS = ("documentation_options.js", "doctools.js", "sphinx_highlight.js", "clipboard.min.js", "copybutton.js", "scripts/sphinx-book-theme.js",
-           "togglebutton.js", "scripts/pydata-sphinx-theme.js", "previews.js", "symbols.js", "wide.js")  # fmt: skip
+           "togglebutton.js", "scripts/pydata-sphinx-theme.js", "previews.js", "symbols.js", "wide.js", "answers.js")  # fmt: skip
 UNUSED = ("scripts/fontawesome.js", "scripts/bootstrap.js", "design-tabs.js")
 FEATURES = ("frames.js", "switch.js", "search-index.js", "search.js")      # of the pages that ask for them, and in this order
 SETTINGS = """var toggleHintShow = "Show", toggleHintHide = "Hide", toggleOpenOnPrint = "true",
