@@ -1,17 +1,15 @@
-// Point at a symbol or a number (mouse, finger, Tab): its twins on the page light up and one box says what it is.
+// Point at a symbol, a number or a link (mouse, finger, Tab): its twins on the page light up and one box says what it is.
 // What it says is data at the end of the page, from book/symbols.yml and the records of the runs.
 (() => {
-  const data = JSON.parse(document.getElementById("symbols")?.textContent ?? "{}");
+  const data = { symbols: {}, runs: {}, ...JSON.parse(document.getElementById("symbols")?.textContent ?? "{}") };
 
-  if (!data.symbols) return;
-
-  const POINTABLE = ".sym, .num[data-runs]:not([data-runs=''])";
+  const POINTABLE = ".sym, .num[data-runs]:not([data-runs='']), a.previewed";
   const box = document.createElement("aside");
   box.id = "symbol-box";
   box.setAttribute("aria-live", "polite");
   box.hidden = true;
   document.body.append(box);
-  let current = null, last = null, pinned = false, leaving = 0;
+  let current = null, last = null, pinned = false, waits = false, leaving = 0;
 
   const symbolOf = (element) => element.getAttribute("class").match(/(?:^| )sym-([a-z-]+)/)?.[1];
 
@@ -54,6 +52,7 @@
     const close = line(box, "button", "×", "close");
     close.setAttribute("aria-label", "Close");
     close.addEventListener("click", dismiss);
+    if (element.matches("a")) return box.append(window.previewOf(element)), true;
     const id = symbolOf(element), symbol = data.symbols[id];
     if (symbol) {
       line(line(box, "p", `${symbol.name} `, "name"), "span", `“${symbol.reading}”`);
@@ -149,8 +148,14 @@
     if (event.target.closest?.("#symbol-box")) return;
     const element = pointed(event);
     if (!element) return hide();
+    // A finger sees first what is at the other end of a link, and goes there with the next touch.
+    waits = event.pointerType === "touch" && element.matches("a") && !(pinned && element === current);
     show(element);
     pinned = true;
+  });
+  document.addEventListener("click", (event) => {
+    if (waits && pointed(event) === current) event.preventDefault();
+    waits = false;
   });
   document.addEventListener("focusin", (event) => {
     const element = pointed(event);
@@ -163,7 +168,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && current) {
       dismiss();
-    } else if (event.key === "Enter" && current && pointed(event)) {
+    } else if (event.key === "Enter" && current && pointed(event) && !event.target.matches("a")) {
       last = event.target;
       (box.querySelector("a") ?? box.querySelector("button")).focus();
     }

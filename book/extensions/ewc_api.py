@@ -2,7 +2,8 @@
 
 Why: the docstrings are written to be read as they are, with formulas in plain characters; a tool that takes them for
 markup would garble them. `{api} fisher workshop.records …` shows each module's public objects, in order, each with the anchor
-`ewc.<module>.<name>` that the Notation page links to.
+`ewc.<module>.<name>` that the Notation page links to. Before them stands a list of all, with the first sentence of each, and at the head
+of a module the way to its file, as it can be taken along.
 """
 
 import ast
@@ -12,6 +13,7 @@ import zlib
 from pathlib import Path
 
 from docutils import nodes
+from ewc_takeaway import TAKEN, taken
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -24,7 +26,8 @@ class ApiDirective(SphinxDirective):
     final_argument_whitespace = True
 
     def run(self):
-        shown = []
+        listed, shown = nodes.definition_list(classes=["api-list"]), []
+        up = "../" * self.env.docname.count("/")
         for module in self.arguments[0].split():
             file = Path(self.env.srcdir, "code", "ewc", *module.split(".")).with_suffix(".py")
             if not file.is_file():
@@ -32,12 +35,42 @@ class ApiDirective(SphinxDirective):
             self.env.note_dependency(str(file))
             tree = ast.parse(file.read_text("utf8"))
             section = nodes.section("", nodes.title("", f"ewc.{module}"), ids=[f"ewc.{module}"], names=[f"ewc.{module}"])
+            name = nodes.literal("", f"code/ewc/{module.replace('.', '/')}.py")
+            section += nodes.paragraph("", "", nodes.reference("", "", name, internal=True, refuri=f"{up}{TAKEN}/{file.name}"), classes=["from-file"])
             section += paragraphs(ast.get_docstring(tree))
-            for node in tree.body:
-                if isinstance(node, (CLASSES, *FUNCTIONS)) and not node.name.startswith("_") and ast.get_docstring(node):
-                    section += entry(node, f"ewc.{module}.{node.name}")
+            public = [node for node in tree.body if is_public(node)]
+            for node in public:
+                section += entry(node, f"ewc.{module}.{node.name}")
             shown.append(section)
-        return shown
+            listed += in_short(module, public)
+            self.env.metadata[self.env.docname].setdefault("ewc_api", []).append(module)
+        return [listed, *shown]
+
+
+def is_public(node):
+    return isinstance(node, (CLASSES, *FUNCTIONS)) and not node.name.startswith("_") and ast.get_docstring(node)
+
+
+def in_short(module, public):
+    """A module and what it has: the name of each, which leads to it, and the first sentence of what it says of itself."""
+    name = nodes.reference("", "", nodes.literal("", f"ewc.{module}"), internal=True, refid=f"ewc.{module}")
+    lines = nodes.bullet_list()
+    for node in public:
+        link = nodes.reference("", "", nodes.literal("", node.name), internal=True, refid=f"ewc.{module}.{node.name}")
+        lines += nodes.list_item("", nodes.paragraph("", "", link, nodes.Text(" "), *code_in(first_sentence(ast.get_docstring(node)))))
+    return nodes.definition_list_item("", nodes.term("", "", name), nodes.definition("", lines))
+
+
+def first_sentence(docstring):
+    text = " ".join(docstring.partition("\n\n")[0].split())
+    return re.sub(":$", ".", re.split(r"(?<=\w[.:])\s|(?<=[)`][.:])\s", text, maxsplit=1)[0])
+
+
+def bring_files(app: Sphinx, doctree, docname):
+    """The file of each module, to be taken along."""
+    for module in app.env.metadata[docname].get("ewc_api", ()):
+        name = f"{module.rpartition('.')[2]}.py"
+        Path(app.outdir, TAKEN, name).write_text(taken(Path(app.srcdir, "code", "ewc"), module, app.ewc_wheel), "utf8")
 
 
 def entry(node, place):
@@ -99,4 +132,5 @@ def code_in(text):
 
 def setup(app: Sphinx):
     app.add_directive("api", ApiDirective)
+    app.connect("doctree-resolved", bring_files)
     return {"version": "1", "env_version": zlib.crc32(Path(__file__).read_bytes()), "parallel_read_safe": True}

@@ -22,8 +22,7 @@ POLICY = "default-src 'self'; base-uri 'self'; form-action 'self'; object-src 'n
 STYLES = ("styles/theme.css", "styles/pydata-sphinx-theme.css", "basic.css", "pygments.css", "styles/sphinx-book-theme.css", "togglebutton.css",
           "copybutton.css", "mystnb.css", "proof.css", "exercise.css", "sphinx-design.min.css", "book.css", "site.css")  # fmt: skip
 SCRIPTS = ("documentation_options.js", "doctools.js", "sphinx_highlight.js", "clipboard.min.js", "copybutton.js", "scripts/sphinx-book-theme.js",
-           "togglebutton.js", "scripts/pydata-sphinx-theme.js", "symbols.js", "wide.js",
-           "keys.js")  # fmt: skip
+           "togglebutton.js", "scripts/pydata-sphinx-theme.js", "previews.js", "symbols.js", "wide.js", "answers.js", "keys.js")  # fmt: skip
 UNUSED = ("scripts/fontawesome.js", "scripts/bootstrap.js", "design-tabs.js")
 FEATURES = ("frames.js", "switch.js", "search-index.js", "search.js")      # of the pages that ask for them, and in this order
 SETTINGS = """var toggleHintShow = "Show", toggleHintHide = "Hide", toggleOpenOnPrint = "true",
@@ -118,6 +117,8 @@ def plain(body, up, site):
     body = re.sub(r' data-bs-(?:placement|toggle)="[^"]*"', "", body).replace("data-bs-title=", "title=")
     body = re.sub(r"<defs>\s*<style[^>]*>\*\{stroke-linejoin: round; stroke-linecap: butt\}</style>\s*</defs>", "", body)
     body = re.sub(r'(<[a-zA-Z][^<>]*?) style="([^"]*)"', lambda found: found[1] + attributes(found[2]), body)
+    body = re.sub(r'<section id="(?:exercise|solution)-content">', "<section>", body)       # all exercises of a page would have the same
+    body = re.sub(r'<th class="head[^"]*">(?:<p></p>)?</th>', "<td></td>", body)       # a corner is no heading
 
     body = glyphs_once(re.sub(r"<svg.*?</svg>", compact, body, flags=re.DOTALL))
     body = body.replace('<code class="docutils literal notranslate">', '<code class="literal">')

@@ -12,11 +12,9 @@ import unicodedata
 import zlib
 from pathlib import Path
 
-import yaml
 from docutils import nodes
-from ewc_symbols import stem
+from ewc_terms import GLOSSARY, INDEX, place
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 
 UNSAID = (nodes.math_block, nodes.raw, nodes.comment, nodes.image, nodes.literal_block, nodes.math)
 LEFT_OUT = {"take-along", "legend", "cell_output", "from-module"}
@@ -75,22 +73,18 @@ def in_letters(tex):
 
 
 def terms(app):
-    """Other names of a thing, and where it is answered. An entry that leads nowhere stops the build."""
-    places = {section["at"] for page in app.ewc_sections.values() for section in page}
-    pages = {stem(page): page for page in app.config.external_site_map}
+    """Other names of a thing, and where it is answered."""
     found = []
-    for entry in yaml.safe_load(Path(app.srcdir, "book/terms.yml").read_text("utf8")):
-        page, _, anchor = entry["at"].partition("#")
-        at = app.builder.get_target_uri(pages[page]) + (f"#{anchor}" if anchor else "") if page in pages else entry["at"]
-        if at not in places:
-            raise ExtensionError(f"terms.yml: {entry['names'][0]!r} is at {entry['at']!r}, and no page has such a section")
-        found.append({"names": entry["names"], "at": at})
+    for entry in app.ewc_terms:
+        page, anchor, _ = place(app, entry)
+        names = [*filter(None, [entry.get("term")]), *entry["names"]]
+        found.append({"names": names, "at": app.builder.get_target_uri(page) + (f"#{anchor}" if anchor else "")})
     return found
 
 
 def pages(app: Sphinx):
-    sections = [section for page in app.config.external_site_map if page != app.config.root_doc
-                for section in app.ewc_sections.get(page, ())]  # fmt: skip
+    lists = (app.config.root_doc, GLOSSARY, INDEX)      # they only say what other pages say
+    sections = [section for page in app.config.external_site_map if page not in lists for section in app.ewc_sections.get(page, ())]
     content = json.dumps({"sections": sections, "terms": terms(app)}, ensure_ascii=False, separators=(",", ":"))
     Path(app.outdir, FILE).write_text(f"window.bookIndex = {content};\n", "utf8")
     yield "search", {"title": "Search"}, "book-search.html"

@@ -2,7 +2,8 @@
 
     the foot           version, licence, date, on what and how fast a page was computed, where to report an error
     in each head       a description, from the page's first words, and the same for those who share a link
-    beside the pages   404.html, robots.txt, sitemap.xml, llms.txt
+    beside the pages   404.html, robots.txt, sitemap.xml, llms.txt, a page at each address that a page had before (`book_moved`), and the
+                       picture for those who share a link, which has to be named by its whole address
 
 Why: the same sources are built at home, for a test and for publishing, and only who publishes knows the addresses. They are set in
 `_config.yml` or, by a workflow, in the environment: `BOOK_ADDRESS`, where the pages will be, and `BOOK_REPOSITORY`, where their
@@ -12,6 +13,7 @@ source is. Without them no page claims either, and there is no sitemap.
 import html
 import os
 import re
+import textwrap
 import zlib
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +59,7 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
             "property=\"og:type\"": "article" if "/" in pagename else "website", "name=\"twitter:card\"": "summary"}  # fmt: skip
     if address(app):
         tags["property=\"og:url\""] = f"{address(app)}/{app.builder.get_target_uri(pagename)}"
+        tags |= {"property=\"og:image\"": f"{address(app)}/{CARD}", "name=\"twitter:card\"": "summary_large_image"}
     context["metatags"] += "".join(f'<meta {name} content="{html.escape(value)}" />\n' for name, value in tags.items())
 
 
@@ -106,6 +109,42 @@ LOST = """<!DOCTYPE html>
 """
 
 
+MOVED = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={to}"><link rel="canonical" href="{to}">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><title>{title}</title></head>
+<body><p>This page has moved: <a href="{to}">{title}</a>.</p></body></html>
+"""
+CARD = "card.png"
+
+
+def moved(app, old, new):
+    """A page at the old address that leads to the new one."""
+    if new not in app.env.titles or old in app.env.titles:
+        raise ConfigError(f"book_moved: {old!r} must be no page and {new!r} must be one")
+    file = Path(app.outdir, f"{old}.html")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    to = "../" * old.count("/") + app.builder.get_target_uri(new)
+    file.write_text(MOVED.format(to=html.escape(to), title=html.escape(app.env.titles[new].astext())), "utf8")
+
+
+def draw_card(file, title, words):
+    """The title over the loss of an old task, a bowl, and a weight that a spring holds to its lowest point; 1200 × 630 as networks ask."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6.3), dpi=100, facecolor="#14171b")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 12), ylim=(0, 6.3))
+    axes.axis("off")
+    across = [each / 50 for each in range(-130, 131)]
+    axes.plot([8.7 + each for each in across], [0.9 + 0.42 * each**2 for each in across], color="#6aa8ff", lw=7, solid_capstyle="round")
+    along = [each / 200 for each in range(201)]
+    coil = [1.9 + 0.22 * ((each * 18) % 2 - 1 if int(each * 18 / 2) % 2 else 1 - (each * 18) % 2) * (0.08 < each < 0.92) for each in along]
+    axes.plot([8.7 + 1.5 * each for each in along], coil, color="#f0a04b", lw=5)
+    axes.plot([8.7, 10.2], [1.9, 1.9], "o", color="#dfe3e8", ms=20)
+    axes.text(0.7, 4.9, textwrap.fill(title, 22), color="#dfe3e8", fontsize=52, fontweight="bold", va="center")
+    axes.text(0.7, 2.2, textwrap.fill(words, 34), color="#c5cbd3", fontsize=22, va="center", linespacing=1.5)
+    figure.savefig(file)
+
+
 def finish(app: Sphinx, problem):
     if problem or app.builder.format != "html" or not descriptions(app):     # all pages are written, or, where nothing changed, none
         return
@@ -115,7 +154,10 @@ def finish(app: Sphinx, problem):
     # The server shows this page at any address, so its links must not depend on where it is.
     out.joinpath("404.html").write_text(LOST.format(title=html.escape(title), home=f"{urlsplit(base).path}/"), "utf8")
     out.joinpath("robots.txt").write_text("User-agent: *\nAllow: /\n" + (f"Sitemap: {base}/sitemap.xml\n" if base else ""), "utf8")
+    for old, new in app.config.book_moved.items():
+        moved(app, old, new)
     if base:
+        draw_card(out / CARD, title, descriptions(app)[app.config.root_doc])
         listed = "".join(f"<url><loc>{html.escape(url)}</loc></url>\n" for url in urls.values())
         text = f'<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{listed}</urlset>\n'
         out.joinpath("sitemap.xml").write_text(text, "utf8")
@@ -127,6 +169,7 @@ def finish(app: Sphinx, problem):
 def setup(app: Sphinx):
     app.add_config_value("book_address", "", "html")
     app.add_config_value("book_repository", "", "html")
+    app.add_config_value("book_moved", {}, "html")
     app.connect("config-inited", settle)
     app.connect("html-page-context", describe)
     app.connect("build-finished", finish)

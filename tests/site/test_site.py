@@ -7,7 +7,7 @@ from browsing import OPENED_IN, WIDTHS
 from building import PAGES, source
 
 
-@pytest.mark.parametrize("page_name", [*PAGES, "search", "genindex"])
+@pytest.mark.parametrize("page_name", [*PAGES, "search"])
 def test_a_page_opens_from_the_disk_with_nothing_wrong(windows, page_name, screen, theme):
     seen = windows.look(page_name, screen, theme)
     assert not seen.foreign, "asked another server"

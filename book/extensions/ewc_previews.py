@@ -1,0 +1,57 @@
+"""Bring along, with each page, what its links to other pages point at: equations, captions of figures, references, terms.
+
+Why: to learn what (8.1) was, a reader should not have to leave the page; and a page that is opened from the disk may not ask for another
+one. So the few that a page names lie at its end, in templates, which no browser draws; `book/assets/previews.js` shows them.
+"""
+
+import re
+import zlib
+from html import escape
+from pathlib import Path
+from posixpath import normpath
+
+from sphinx.application import Sphinx
+
+LINK = re.compile(r'<a class="[^"]*\binternal\b[^"]*" href="([^"#]+)#((?:equation-|fig-|ref-|term-)[^"]+)"')
+EQUATION = re.compile(r'<div class="math[^"]*" id="(equation-[^"]+)">(.*?)<span class="eqno">(\([^)]*\))', re.DOTALL)
+FIGURE = re.compile(r'<figure\b[^>]* id="(fig-[^"]+)"[^>]*>.*?<figcaption>(.*?)</figcaption>', re.DOTALL)
+REFERENCE = re.compile(r'<div class="citation" id="(ref-[^"]+)"[^>]*>.*?(<p>.*?</p>)', re.DOTALL)
+TERM = re.compile(r'<dt id="(term-[^"]+)">(.*?)</dt>\s*<dd>(<p>.*?</p>)', re.DOTALL)
+TITLE = re.compile(r"<title>(.*?)(?: &#8212;.*?| — .*?)?</title>", re.DOTALL)
+
+
+def ends(text):
+    """Anchor → what is shown of it, for all on a page that can be shown."""
+    title = TITLE.search(text)[1].strip()
+    found = {anchor: f'<p class="name">Equation {number} · {title}</p>{formula}' for anchor, formula, number in EQUATION.findall(text)}
+    found |= dict(FIGURE.findall(text)) | dict(REFERENCE.findall(text))
+    found |= {anchor: f'<p class="name">{re.sub("<a.*?</a>", "", term)}</p>{meaning}' for anchor, term, meaning in TERM.findall(text)}
+    return {anchor: alone(shown) for anchor, shown in found.items()}
+
+
+def alone(shown):
+    """Without what belongs to its place: anchors, marks, and links within the book, which would lead elsewhere from another page."""
+    shown = re.sub(r'<a class="headerlink".*?</a>|\s(?:id|tabindex)="[^"]*"', "", shown, flags=re.DOTALL)
+    return re.sub(r'<a class="[^"]*\binternal\b[^>]*>(.*?)</a>', r"\1", shown, flags=re.DOTALL)
+
+
+def bring(app: Sphinx, problem):
+    if problem is not None or app.builder.format != "html":
+        return
+    site = Path(app.outdir)
+    pages = {name: file.read_text("utf8") for name in app.config.external_site_map if (file := site / f"{name}.html").is_file()}
+    there = {f"{name}.html": ends(text) for name, text in pages.items()}
+    for name, text in pages.items():
+        brought = {}
+        for address, anchor in LINK.findall(text):
+            shown = there.get(normpath(f"{name}/../{address}"), {}).get(anchor)
+            if shown and 'class="preview"' not in text:
+                brought[f"{address}#{anchor}"] = shown
+        if brought:
+            templates = "".join(f'<template class="preview" data-for="{escape(to)}">{shown}</template>\n' for to, shown in brought.items())
+            (site / f"{name}.html").write_text(text.replace("</article>", f"{templates}</article>", 1), "utf8")
+
+
+def setup(app: Sphinx):
+    app.connect("build-finished", bring, priority=850)     # when all pages are written, and before they are made light
+    return {"version": "1", "env_version": zlib.crc32(Path(__file__).read_bytes()), "parallel_read_safe": True}
