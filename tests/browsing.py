@@ -57,9 +57,10 @@ CUT = """async () => {
 # on the screen, or that their button does not close.
 BOXES = """() => {
     const box = document.getElementById('symbol-box'), symbols = new Map(), numbers = new Map(), wrong = [];
-    for (const e of document.querySelectorAll('.bd-article span.sym')) symbols.set(e.getAttribute('class').match(/sym-[a-z-]+/)[0], e);
-    for (const e of document.querySelectorAll('.bd-article .num[data-runs]:not([data-runs=""])')) numbers.set(e.dataset.runs.split(' ').length, e);
-    const asked = [...[...symbols.values()].slice(0, 10), ...numbers.values()].filter(e => e.getClientRects().length);
+    const shown = selector => [...document.querySelectorAll('.bd-article ' + selector)].filter(e => e.getClientRects().length);
+    for (const e of shown('.sym')) symbols.set(e.getAttribute('class').match(/sym-[a-z-]+/)[0], e);
+    for (const e of shown('.num[data-runs]:not([data-runs=""])')) numbers.set(e.dataset.runs.split(' ').length, e);
+    const asked = [...symbols.values(), ...numbers.values()];      // one of each kind of symbol, and one number for each count of runs
     for (const e of asked) {
         e.scrollIntoView({block: 'center'});
         e.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));

@@ -52,16 +52,18 @@ class DarkReplay:
         self.memory: tuple[Tensor, Tensor] | None = None  # inputs and logits, of all tasks
 
     def consolidate(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """Keep `examples` of these and the model's logits for them, in eval mode; the targets are not looked at.
+        """Keep `examples` of these and the model's logits for them, in eval mode; the targets are not looked at. Call it once for each task.
 
         Raises:
             TypeError, ValueError: inputs are no tensor or fewer than `examples`, or the model returns no logits (N, C), or other
-                ones than for earlier tasks.
+                ones than for earlier tasks; or it still says of the images of the last call exactly what it said then, because its
+                weights are unchanged, as in `penalties.EWC.consolidate`.
         """
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
         if len(inputs) < self.examples:
             raise ValueError(f"inputs has {len(inputs)} examples; it must have at least examples = {self.examples}")
+        self._check_moved(inputs)
         order = torch.randperm(len(inputs), generator=self._generator)
         kept = inputs[order[: self.examples].to(inputs.device)]
         with evaluated(unwrapped(self.model)), torch.no_grad():
@@ -124,6 +126,19 @@ class DarkReplay:
         self.memory = (inputs, logits) if kept else None
         if kept:
             self.memory = self._beside(weight_of(self.model))
+
+    def _check_moved(self, inputs):
+        """Refuse what `springs.check_moved` refuses, which here the logits of the last call tell."""
+        if self.memory is None or inputs.shape[1:] != self.memory[0].shape[1:]:
+            return
+        shown, said = (part[-self.examples :] for part in self._beside(weight_of(self.model)))
+        with evaluated(unwrapped(self.model)), torch.no_grad():
+            says = self._logits(shown)
+        if not says.is_meta and torch.equal(says, said):  # on "meta" there are no values
+            raise ValueError(
+                "inputs are consolidated with the weights of the last call unchanged, as in a loop over batches: each call would count "
+                "as a task of its own; give all examples of a task in one call"
+            )
 
     def _logits(self, inputs):
         with all_outputs(unwrapped(self.model)):

@@ -50,6 +50,7 @@ class OrthogonalWeights:
         self.max_examples = springs.checked_most(max_examples)
         self._moments: dict[str, Tensor] = {}  # Σ_tasks mean x xᵀ, (inputs + 1, inputs + 1) a layer, without the 1 where it has no bias
         self._projectors: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}  # of the last call, by which a second one about the same task is known
         self._layers()
 
     @torch.no_grad()
@@ -57,7 +58,8 @@ class OrthogonalWeights:
         """Add what each layer is shown for these examples to what later gradients must avoid. Call it once for each task.
 
         Raises:
-            TypeError, ValueError: inputs are no tensor or none, or a layer is shown something that is not finite, or nothing.
+            TypeError, ValueError: inputs are no tensor or none, or a layer is shown something that is not finite, or nothing; or
+                the weights are still those of the last call, as in `penalties.EWC.consolidate`. Nothing has changed then.
         """
         if not isinstance(inputs, Tensor):
             raise TypeError(f"inputs is {type(inputs).__name__}; it must be a tensor with the examples along its first axis")
@@ -67,6 +69,7 @@ class OrthogonalWeights:
         if self.max_examples is not None and self.max_examples < len(inputs):
             inputs, _ = spread(inputs, None, self.max_examples)
         layers, found = self._layers(), {}
+        springs.check_moved(self.model, self._unchanged_in_shape())
 
         def note(name):
             def hook(layer, shown, named, _):
@@ -92,7 +95,14 @@ class OrthogonalWeights:
             self._check_fits(name, layers[name])
         # What is frozen now keeps what it was shown.
         self._moments |= {name: value + (self._moments[name].to(value) if name in self._moments else 0) for name, value in found.items()}
+        self._weights = springs.weights(self.model)
         self._project()
+
+    def _unchanged_in_shape(self):
+        """The weights of the last call as springs' terms, without those that have other outputs since: these are not held."""
+        now = named(self.model)
+        held = {name: value for name, value in self._weights.items() if name in now and now[name].shape == value.shape}
+        return [(held, {})] if held else []
 
     def _project(self):
         self._projectors = {}
@@ -133,32 +143,40 @@ class OrthogonalWeights:
         return dict(self._projectors)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Σ_tasks mean x xᵀ of each layer, by its name."""
-        return kept_with({name: value.contiguous() for name, value in self._moments.items()}, guard="OrthogonalWeights")
+        """Σ_tasks mean x xᵀ of each layer, by its name, and the weights of the last call, ``weights/name``."""
+        weights = {f"weights/{name}": value for name, value in self._weights.items()}
+        return kept_with({name: value.contiguous() for name, value in (self._moments | weights).items()}, guard="OrthogonalWeights")
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave.
+        """Take back what `state_dict` gave. Layers may be frozen or thawed since: what is frozen keeps what it was shown.
 
         Raises:
             ValueError: the state belongs to another model, or is no sum of x xᵀ.
         """
-        layers, found = self._layers(), {}
+        modules, moments, weights = plainly_named(dict(unwrapped(self.model).named_modules())), {}, {}
         for name, value in without_options(state, guard="OrthogonalWeights").items():
-            layer = layers.get(name)
-            size = None if layer is None else layer.in_features + (layer.bias is not None)
-            if size is None or value.shape != (size, size) or not value.is_floating_point():
-                raise ValueError(f"state is for another model: it has {tuple(value.shape)} in {name!r}, which must be ({size}, {size})")
+            if name.startswith("weights/"):
+                weights[name.partition("/")[2]] = value.detach().clone()
+                continue
+            layer = modules.get(name)
+            if type(layer) is not nn.Linear:
+                raise ValueError(f"state is for another model: it has {tuple(value.shape)} in {name!r}, and this model no nn.Linear of that name")
+            size = _inputs_of(layer)
+            if value.shape != (size, size) or not value.is_floating_point():
+                found = f"{value.dtype} of shape {tuple(value.shape)}"
+                raise ValueError(f"state is for another model: it has {found} in {name!r}, which must be floating-point numbers ({size}, {size})")
             if not torch.allclose(value, value.mT, rtol=1e-4, atol=1e-6) or (torch.linalg.eigvalsh(value) < -1e-4 * value.abs().max()).any():
                 raise ValueError(f"state has {name!r}, which is not symmetric and positive semi-definite")
-            found[name] = value.detach().to(layer.weight.device, copy=True)
-        if found and found.keys() != layers.keys():
-            raise ValueError(f"state is incomplete: it lacks {sorted(layers.keys() - found.keys())[0]!r}")
-        self._moments = found
+            moments[name] = value.detach().to(layer.weight.device, copy=True)
+        for name in weights:
+            if name.rpartition(".")[0] not in moments:
+                raise ValueError(f"state is incomplete: it has the weights of {name!r}, and not what its layer was shown")
+        self._moments, self._weights = moments, weights
         self._project()
 
     def _check_fits(self, name, layer):
         """Refuse a layer that earlier tasks showed something else than it can be shown now, or that is gone."""
-        size = None if type(layer) is not nn.Linear else layer.in_features + (layer.bias is not None)
+        size = _inputs_of(layer) if type(layer) is nn.Linear else None
         if name in self._moments and len(self._moments[name]) != size:
             now = "is no nn.Linear of the model now" if size is None else f"has {size} inputs, a bias counted"
             raise ValueError(f"layer {name!r} {now}; it had {len(self._moments[name])} when a task was consolidated, and cannot be projected")
@@ -178,3 +196,8 @@ class OrthogonalWeights:
                 )
             layers[plain_name(name)] = module
         return layers
+
+
+def _inputs_of(layer):
+    """How many inputs a linear layer has, a bias counted."""
+    return layer.in_features + (layer.bias is not None)

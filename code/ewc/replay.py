@@ -58,6 +58,8 @@ class Replay:
     def consolidate(self, inputs: Tensor, targets: Tensor) -> None:
         """Keep `examples` of these, and with them `model.units.chosen`. Call it once for each task: each call counts as one.
 
+        It cannot tell a second call about one task from another task: what it keeps has nothing of the model's weights.
+
         Raises:
             TypeError, ValueError: inputs or targets are no tensors; there are fewer than `examples`, or not as many targets as
                 inputs, or as many rows of units.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from ewc import DarkReplay, Distillation, Replay, mlp
 from ewc.checks import OPTIONS
-from test_penalties import data, move, network
+from test_penalties import data, move, network, nudge
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -64,6 +64,23 @@ def test_the_memory_goes_where_the_model_goes():
     guard.consolidate(data(1).float())
     assert [part.dtype for part in guard.memory] == [torch.float32] * 2
     assert len(guard.memory[0]) == 12
+
+
+def test_a_second_call_with_the_same_weights_is_refused_and_changes_nothing():
+    guard = DarkReplay(network(), examples=3)
+    guard.consolidate(data(0))
+    twin = DarkReplay(guard.model, examples=3)
+    twin.load_state_dict(guard.state_dict())
+    for each in (guard, guard, twin):
+        before = each.state_dict()
+        with pytest.raises(ValueError, match=r"weights of the last call unchanged.*all examples of a task in one call"):
+            each.consolidate(data(1))
+        assert all(torch.equal(value, before[name]) for name, value in each.state_dict().items())
+    nudge(guard.model)
+    guard.consolidate(data(1))
+    with pytest.raises(ValueError, match="unchanged"):
+        guard.consolidate(data(0))
+    assert len(guard.memory[0]) == 6
 
 
 def test_a_state_comes_to_where_the_model_is():

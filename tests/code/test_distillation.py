@@ -241,6 +241,19 @@ def test_teacher_and_memory_go_where_the_model_goes():
         assert value.device.type == "meta"
 
 
+def test_consolidated_again_with_the_same_weights_it_is_what_it_was():
+    guard = Distillation(network(), 2.0)
+    guard.consolidate()
+    state = guard.state_dict()
+    guard.consolidate()
+    assert guard.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in guard.state_dict().items())
+    move(guard.model, 1)
+    once = Distillation(guard.model, 2.0)
+    once.load_state_dict(state)
+    assert guard.penalty(data(0)).item() == once.penalty(data(0)).item() > 0
+
+
 def test_a_wrapped_model_is_asked_by_its_heads():
     model = headed()
     plain, wrapped = Distillation(model), Distillation(nn.DataParallel(model))

@@ -4,9 +4,8 @@ import pytest
 import torch
 from by_hand import assert_untouched, whole_state
 from ewc import EWC, OrthogonalWeights, Task, fit, fit_together, kronecker_fisher, mlp
-from ewc.checks import OPTIONS
 from small_tasks import blobs
-from test_penalties import data, move, network
+from test_penalties import data, move, network, nudge
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -33,7 +32,7 @@ def test_the_projector_is_the_papers_over_the_inputs_of_all_tasks():
 
 
 def kept_by(guard):
-    return [(name, value) for name, value in guard.state_dict().items() if name != OPTIONS]
+    return [(name, value) for name, value in guard.state_dict().items() if name in guard.projectors()]
 
 
 def test_what_is_kept_of_the_inputs_is_the_factor_of_the_kronecker_fisher():
@@ -137,17 +136,67 @@ def test_a_state_comes_back_and_one_of_another_model_is_refused():
         assert torch.equal(one, other)
     state = guard.state_dict()
     for change, words in (
-        ({"0": torch.eye(4)}, r"it has \(4, 4\) in '0', which must be \(5, 5\)"),
-        ({"7": torch.eye(5)}, "for another model"),
+        ({"0": torch.eye(4)}, r"it has torch.float64 of shape \(4, 4\) in '0', which must be floating-point numbers \(5, 5\)"),
+        ({"0": torch.eye(5).long()}, r"it has torch.int64 of shape \(5, 5\) in '0', which must be floating-point"),
+        ({"7": torch.eye(5)}, r"for another model: it has \(5, 5\) in '7', and this model no nn.Linear of that name"),
+        ({"1": torch.eye(5)}, r"for another model: it has \(5, 5\) in '1', and this model no nn.Linear"),
         ({"0": -torch.eye(5)}, "not symmetric and positive semi-definite"),
         ({"0": torch.eye(5) + torch.eye(5).roll(1, 0)}, "not symmetric and positive semi-definite"),
     ):
         with pytest.raises(ValueError, match=words):
             twin.load_state_dict(state | change)
-    with pytest.raises(ValueError, match="incomplete: it lacks '2'"):
-        twin.load_state_dict({"0": state["0"]})
+    with pytest.raises(ValueError, match=r"incomplete: it has the weights of '2.(weight|bias)', and not what its layer was shown"):
+        twin.load_state_dict({name: value for name, value in state.items() if name != "2"})
     with pytest.raises(ValueError, match="for another model"):
         EWC(network()).load_state_dict(dict(kept_by(guard)))
+
+
+def test_a_second_call_with_the_same_weights_is_refused_and_changes_nothing():
+    guard = OrthogonalWeights(network(), 2.0)
+    guard.consolidate(data(0))
+    kept = {name: value.clone() for name, value in guard.state_dict().items()}
+    twin = OrthogonalWeights(guard.model, 2.0)
+    twin.load_state_dict(kept)
+    for each in (guard, guard, twin):
+        with pytest.raises(ValueError, match=r"weights of the last call unchanged.*all examples of a task in one call"):
+            each.consolidate(data(1))
+        assert all(torch.equal(value, kept[name]) for name, value in each.state_dict().items())
+    nudge(guard.model)
+    for each in (guard, twin):
+        each.consolidate(data(1))
+    assert not torch.equal(guard.state_dict()["0"], kept["0"])
+
+
+@pytest.mark.parametrize("frozen", [(), ("0",), ("2",), ("0", "2")])
+@pytest.mark.parametrize("later", [(), ("0",), ("2",), ("0", "2")])
+def test_a_state_comes_back_whatever_was_frozen_then_and_is_frozen_now(frozen, later):
+    def freeze(model, names):
+        for name in ("0", "2"):
+            model.get_submodule(name).requires_grad_(name not in names)
+
+    guard = OrthogonalWeights(network(), 2.0)
+    guard.consolidate(data(0))
+    freeze(guard.model, frozen)
+    move(guard.model, 1)
+    if len(frozen) < 2:
+        guard.consolidate(data(1))
+    fresh = OrthogonalWeights(network(), 2.0)
+    freeze(fresh.model, frozen)
+    if len(frozen) < 2:
+        fresh.consolidate(data(0))
+    for giver in (guard, fresh):
+        taker = OrthogonalWeights(network(), 2.0)
+        freeze(taker.model, later)
+        taker.load_state_dict(giver.state_dict())
+        assert taker.projectors().keys() == giver.projectors().keys()
+        assert all(torch.equal(value, giver.state_dict()[name]) for name, value in taker.state_dict().items())
+        freeze(taker.model, ())
+        taker.model(data(2)).square().sum().backward()
+        before = {name: taker.model.get_submodule(name).weight.grad.clone() for name in ("0", "2")}
+        taker.add_gradient()
+        for name, was in before.items():
+            changed = not torch.equal(taker.model.get_submodule(name).weight.grad, was)
+            assert changed == (name in giver.projectors())  # what was frozen while it was shown is free when it thaws
 
 
 def test_what_has_no_projection_is_refused_by_name():
@@ -219,6 +268,9 @@ def test_outputs_that_come_later_are_projected_with_the_others():
     guard.add_gradient()
     both = torch.cat([before[0], before[1][:, None]], 1) @ guard.projectors()["2"]
     torch.testing.assert_close(guard.model[2].weight.grad, both[:, :-1])
+    guard.consolidate(data(1))  # outputs that are new make it another task
+    both = torch.cat([shown(guard.model, data(task))[1] for task in (0, 1)])
+    torch.testing.assert_close(guard.state_dict()["2"], both.mT @ both / 6)
 
 
 def test_a_gradient_that_is_missing_is_zero():
