@@ -465,7 +465,11 @@ def uses_of_one_table(name):
 @pytest.mark.parametrize("name", ["alone", "head too"])
 def test_the_uses_of_one_table_add_up_before_the_square(name):
     torch.manual_seed(0)
-    hold_to_the_loop(uses_of_one_table(name), torch.randint(6, (5, 4)), batch_sizes=(2, 1024))
+    model, words = uses_of_one_table(name), torch.randint(6, (5, 4))
+    hold_to_the_loop(model, words, batch_sizes=(2, 1024))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a slower way
+        diagonal_fisher(model, words, labels="argmax")
 
 
 def test_where_one_score_is_asked_for_the_rows_are_tried_with_it():
