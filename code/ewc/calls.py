@@ -70,7 +70,7 @@ def forward(model, layers, inputs):
     if logits.shape[0] != size(inputs):
         shape = (logits.shape[0], *getattr(model, "shape", logits.shape[1:]))
         raise ValueError(f"model must return logits with the {size(inputs)} examples along the first axis; it returned a tensor of shape {shape}")
-    if not (logits < torch.inf).all():  # −∞ is allowed: a class that is ruled out
+    if logits.numel() and not logits.amax() < torch.inf:  # −∞ is allowed: a class that is ruled out
         raise ValueError(
             "model returned a logit that is not finite: it overflows on these inputs, or they are not finite"
         )
@@ -234,7 +234,7 @@ def _follows(delta, weighted, weights, tolerance):
     """Row by row, whether the one is the other times its weight. What is far below the other rows is rounding, and its square nothing."""
     sizes = _sizes(delta)
     least = tolerance / 100 * sizes.max() if len(sizes) else 0
-    return _sizes(weighted - weights * delta) <= weights[:, 0] * (tolerance * sizes + least)
+    return _sizes(torch.addcmul(weighted, weights, delta, value=-1)) <= weights[:, 0] * (tolerance * sizes + least)
 
 
 def _sizes(rows):

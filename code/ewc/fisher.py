@@ -97,8 +97,8 @@ def diagonal_fisher(
             once, moved to the model's device.
         targets: N class indices, or what the likelihood has; used by ``"empirical"``, and for the places that do not count.
         samples: labels drawn an example, for ``"sampled"``.
-        batch_size: examples in memory at once; None for as many as hold about 8 million numbers on their way, at most 1,024; on a
-            GPU 67 million, at most 16,384. It changes the speed, not the result.
+        batch_size: examples in memory at once; None for as many as hold about 8 million numbers on their way, or 4 for each
+            weight where those are more, at most 1,024; on a GPU 67 million, at most 16,384. It changes the speed, not the result.
         forward: ``forward(model, batch)`` returns the outputs, where calling the model with the batch does not.
         generator: source of the draws for ``"sampled"``; None for torch's own.
         progress: whether a line on the terminal says how far a pass of more than two seconds is.
@@ -181,7 +181,7 @@ def full_fisher(
         for reading, weighted in look.readings(ways):
             for _, parts in reading.passes(weighted):
                 for gradients in parts:
-                    rows = [gradients[name].reshape(len(gradients[name]), each.numel()) for each, name in names.items()]
+                    rows = [gradients[name].to_dense().reshape(len(gradients[name]), each.numel()) for each, name in names.items()]
                     scores = torch.cat(rows, 1).to(fisher.dtype)
                     fisher += scores.T @ scores
     return look.means({"": fisher})[""]

@@ -46,6 +46,9 @@ def add_linear(fisher, names, module, square, input_square):
 def add_squares(total, gradients):
     """Add Σₙ gₙ² to `total`, (n, *shape) to (*shape): large ones example by example, without fresh memory, which is dear."""
     gradients = gradients.to(total.dtype)
+    if gradients.is_sparse:  # an embedding's
+        total.index_add_(0, gradients.indices()[1], gradients.values().square())
+        return
     if total.numel() < 2**16:
         total += gradients.square().sum(0)
         return
@@ -62,7 +65,7 @@ def squared(values, rooms):
 
 
 def vectorised(calls, several, names):
-    """Yield, for a few examples at a time, each parameter's gradient example by example (n, *shape), by name.
+    """Yield, for a few examples at a time, each parameter's gradient example by example (n, *shape), by name; an embedding's sparse.
 
     Every use of a parameter adds to its gradient before anything is squared.
 
@@ -83,8 +86,15 @@ def vectorised(calls, several, names):
                 for parameter, gradient in found.items():
                     if parameter in names:
                         name = names[parameter]
-                        gradients[name] = gradients[name] + gradient if name in gradients else gradient
+                        gradients[name] = _sum(gradients[name], gradient) if name in gradients else gradient
             yield gradients
+
+
+def _sum(one, other):
+    """The sum of the gradients of two uses, of which those of an embedding are sparse."""
+    if one.is_sparse and other.is_sparse:
+        return (one + other).coalesce()
+    return other + one if one.is_sparse else one + other
 
 
 def _backward_through(module, inputs, deltas):

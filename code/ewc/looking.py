@@ -92,12 +92,16 @@ class Look:
 
     def readings(self, ways=None):
         """Yield, a few examples at a time, a reading and the weighted scores of its outputs."""
-        for targets, reading in self.plain_readings(ways):
-            yield reading, self.scores.scores(reading.logits, self.asked.shape, targets)
+        for _, reading, scores in readings(self.asked, self.names, self.data, ways, self._scores):
+            yield reading, scores
+
+    def _scores(self, logits, targets):
+        return self.scores.scores(logits, self.asked.shape, targets)
 
     def plain_readings(self, ways=None):
         """Yield, a few examples at a time, their targets and a reading."""
-        yield from readings(self.asked, self.names, self.data, ways)
+        for targets, reading, _ in readings(self.asked, self.names, self.data, ways):
+            yield targets, reading
 
     def means(self, totals):
         """Totals by name over the examples, as means over those of all processes."""

@@ -62,7 +62,7 @@ def check_apart(model, inputs, logits, calls):
     tolerance, by_itself = tolerance_of(model, logits, calls), _each_alone(model, inputs)
     places = range(size(inputs))
     if by_itself is not None and by_itself.shape == logits.shape:  # what seems another is looked at without vectorising
-        places = (~_alike(by_itself, logits, logits, tolerance)).nonzero().flatten().tolist()
+        places = (~_alike(by_itself, logits, slice(None), tolerance)).nonzero().flatten().tolist()
     for place in places:
         apart(model, inputs, logits, slice(place, place + 1), tolerance)
 
@@ -81,9 +81,9 @@ def _each_alone(model, inputs):
 def apart(model, inputs, logits, places, tolerance):
     """The logits of some examples without the others; an error where they are others than in their batch."""
     found = model(copy(some(inputs, places)))
-    if found.shape != logits[places].shape or not _alike(found, logits[places], logits, tolerance).all():
+    if found.shape != logits[places].shape or not _alike(found, logits, places, tolerance).all():
         again = model(copy(inputs))
-        if again.shape != logits.shape or not _alike(again, logits, logits, tolerance).all():
+        if again.shape != logits.shape or not _alike(again, logits, slice(None), tolerance).all():
             raise ValueError(
                 "model is random in eval mode: it gives the same examples another output each time (a functional.dropout "
                 "without training=self.training?)"
@@ -94,15 +94,15 @@ def apart(model, inputs, logits, places, tolerance):
     return found
 
 
-def _alike(found, beside, logits, tolerance):
-    """Which rows are the same but for rounding, (n,): a share of the row's largest, or of what a row of this batch mostly has.
+def _alike(found, logits, places, tolerance):
+    """Which of these rows are as in the batch but for rounding, (n,): a share of the row's largest, or of what a row of it mostly has.
 
     A row whose terms cancel to nearly 0 is off by a share of its terms.
     """
-    found, beside, logits = (each.detach().nan_to_num(neginf=0) for each in (found, beside, logits))
-    mostly = _largest(logits).sort().values[len(logits) // 2]
-    scale = _largest(beside).clamp(min=mostly)
-    return _largest(found - beside) <= tolerance * scale + torch.finfo(torch.float32).tiny
+    found, logits = (each.detach().nan_to_num(neginf=0) for each in (found, logits))
+    sizes = _largest(logits)
+    scale = sizes[places].clamp(min=sizes.sort().values[len(sizes) // 2])
+    return _largest(found.sub_(logits[places])) <= tolerance * scale + torch.finfo(torch.float32).tiny
 
 
 def _largest(rows):

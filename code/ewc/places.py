@@ -34,7 +34,7 @@ def has_uses(module):
 def gradients_of(module, inputs, deltas):
     """Yield, for each of several scores, each example's gradient by the layer's weight and bias: {parameter: (n, *shape)}.
 
-    deltas: the gradients by the layer's output, one tensor a score.
+    An embedding's is sparse, and coalesced. deltas: the gradients by the layer's output, one tensor a score.
     """
     if isinstance(module, _MATRICES):
         of_one = _of_matrix(module, inputs)
@@ -73,15 +73,17 @@ def _patches(module, a):
 
 
 def _of_embedding(module, words):
+    """Only the rows of words that an example has: a vocabulary is large, and an example short."""
     words = words.reshape(len(words), -1)
-    rows = (torch.arange(len(words), device=words.device)[:, None] * len(module.weight) + words).flatten()
+    examples = torch.arange(len(words), device=words.device)[:, None].expand_as(words)
+    places, rows = torch.stack([examples, words]).flatten(1).unique(dim=1, return_inverse=True)
+    size = (len(words), *module.weight.shape)
 
     def of_one(delta):
-        found = delta.new_zeros(len(words), *module.weight.shape)
-        found.flatten(0, 1).index_add_(0, rows, delta.reshape(-1, delta.shape[-1]))
+        found = delta.new_zeros(places.shape[1], delta.shape[-1]).index_add_(0, rows, delta.reshape(-1, delta.shape[-1]))
         if module.padding_idx is not None:
-            found[:, module.padding_idx] = 0
-        return found, None
+            found[places[1] == module.padding_idx] = 0
+        return torch.sparse_coo_tensor(places, found, size, check_invariants=False, is_coalesced=True), None
 
     return of_one
 

@@ -6,6 +6,7 @@ places.py, batches.py and evaluating.py. From the book Weights that Remember.
 """
 
 import warnings
+from itertools import chain, islice
 
 import torch
 from torch import nn
@@ -26,11 +27,14 @@ else:  # copied into a folder, without a package
     from ways import WAYS, FromLayers, Unused
 
 
-def readings(model: Asked, names, data: Batches, ways=None):
-    """Yield, a few examples at a time, their targets and a reading: its `logits`, (examples, numbers), and `passes` from which gradients come.
+def readings(model: Asked, names, data: Batches, ways=None, scores_of=None):
+    """Yield, a few examples at a time, their targets, a reading and scores.
+
+    A reading has `logits`, (examples, numbers), and `passes` from which gradients come.
 
     model: as `batches.Asked` asks it. names: the parameters that require grad, each with its name. data: the examples. ways: which of
-    `WAYS` may be gone, the first that is right for the batch; a slower one with a warning, once.
+    `WAYS` may be gone, the first that is right for the batch; a slower one with a warning, once. scores_of: the scores of these logits,
+    from their targets; none where it is None.
 
     Raises:
         ValueError: the inputs do not fit the model, or it mixes the examples of a batch, or it is random, or no way is right, or
@@ -52,12 +56,15 @@ def readings(model: Asked, names, data: Batches, ways=None):
                 check_apart(model, batch, logits, calls)
             own = None if targets is None else targets[places]
             data.seen(len(logits))
+            scores = iter(() if scores_of is None else scores_of(logits, own))
             if not logits.requires_grad:
-                yield own, Unused(logits)
+                yield own, Unused(logits), scores
                 continue
-            reading = _first_right(ways or WAYS, (model, batch, logits, calls, names, generator), held, told)
+            first = list(islice(scores, 2))
+            only = first[0] if len(first) == 1 else None
+            reading = _first_right(ways or WAYS, (model, batch, logits, calls, names, generator, only), held, told)
             held, used = held or type(reading) is FromLayers, True
-            yield own, reading
+            yield own, reading, chain(first, scores)
     if not used:
         raise ValueError(
             "model returned logits that do not depend on its parameters: was it run under torch.no_grad()?"
@@ -70,7 +77,7 @@ def _first_right(ways, look, held, told):
         try:
             reading = way(*look)
             if way is FromLayers and not held:
-                reading.check_sum(look[-1])
+                reading.check_sum()
             break
         except Unreadable as found:
             reason = str(found)
@@ -92,4 +99,6 @@ def _examples_at_once(model, layers, inputs):
         if isinstance(call.module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and call.output is not None:  # what its windows see
             numbers += call.module.weight[0].numel() * call.output[0, 0].numel()
     most = 16_384 if logits.is_cuda else 1024
-    return max(1, min(most, gradients.numbers_at_once(logits.device) // 2 // numbers))
+    # A batch costs some passes over the weights themselves, which a few examples more make up for.
+    room = max(gradients.numbers_at_once(logits.device) // 2, 4 * sum(each.numel() for each in model.parameters()))
+    return max(1, min(most, room // numbers))

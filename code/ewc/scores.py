@@ -9,7 +9,6 @@ Part of fisher.py, which says more. This file needs torch, and beside it checks.
 from typing import Literal, get_args
 
 import torch
-from torch import nn
 
 if __package__:
     from .checks import trainable
@@ -32,13 +31,15 @@ def weighted_scores(logits, labels, targets, draws):
         scores = columns(p)
     else:
         if labels == "sampled":  # the class in whose stretch of [0, 1) the draw falls
-            drawn = [(p.cumsum(-1) < u[:, None]).sum(-1).clamp(max=classes - 1) for u in draws.T]
+            ends = p.cumsum(-1)
+            drawn = [torch.searchsorted(ends, u[:, None].contiguous().to(p.dtype)).squeeze(-1).clamp(max=classes - 1) for u in draws.T]
         elif labels == "argmax":
             drawn = [p.argmax(-1)]
         else:
             drawn = [checked_labels(targets, classes)]
         # ∂ log softmax(z)_y / ∂z = e_y − p, and each of the drawn labels counts as one of them.
-        scores = ((nn.functional.one_hot(label, classes) - p) / len(drawn) ** 0.5 for label in drawn)
+        ones = p.new_ones(len(p), 1)
+        scores = ((-p).scatter_add_(1, label[:, None], ones) / len(drawn) ** 0.5 for label in drawn)
     for score in scores:
         yield score.to(logits.dtype)
 

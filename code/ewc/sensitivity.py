@@ -141,7 +141,7 @@ def sensitivity_of(look):
                     add_linear(total, names, call.module, delta.abs().to(_wide(delta)), call.input.detach().abs())
                 for gradients in others:
                     for name, gradient in gradients.items():
-                        total[name] += gradient.to(total[name].dtype).abs().sum(0)
+                        total[name] += gradient.to_dense().to(total[name].dtype).abs().sum(0)
     total = look.means(total)
     for name, value in total.items():
         if not value.isfinite().all():

@@ -55,12 +55,14 @@ class FromLayers:
 
     closed: the calls of plain linear layers for which (δ²)ᵀ(a²) holds; the others are formed example by example.
     in_order: whether all layers see the examples as the batch has them.
+    only: the one score that is asked for, where it is one: then the rows are tried with it, and its backward pass is done once.
     """
 
     how = "from the layers"
 
-    def __init__(self, model, inputs, logits, calls, names, generator):
-        self.model, self.logits, self.names = model, logits, names
+    def __init__(self, model, inputs, logits, calls, names, generator, only=None):
+        self.model, self.logits, self.names, self.generator = model, logits, names, generator
+        self.tried, self.of_tried = only, None
         for module in model.modules():
             if module._backward_hooks or module._backward_pre_hooks:  # it may do another thing to many examples than to one
                 raise Unreadable(f"a backward hook changes the gradients that pass a {type(module).__name__}")
@@ -70,19 +72,22 @@ class FromLayers:
         self.outputs = [call.output for call in self.calls]
         try:
             with full_precision():
-                self._check_rows(generator)
+                self._check_rows()
         except Unreadable:
             raise
         except Exception as error:  # autograd's, of checkpoints for one; or a layer's own, which wants what its model gave it
             raise Unreadable(_said(error)) from error
 
-    def _check_rows(self, generator):
+    def _check_rows(self):
         self.in_order = True
         if not self.groups and straight(self.logits, self.closed):
             return
-        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
-        weights = weights_of_examples(len(direction), self.logits, generator, tolerance)
+        if self.tried is None:
+            self.tried = _direction(self.logits, self.generator)
+        direction, tolerance = self.tried, tolerance_of(self.model, self.logits, self.calls)
+        weights = weights_of_examples(len(direction), self.logits, self.generator, tolerance)
         deltas, weighted = self.deltas(direction), self.deltas(weights * direction)
+        self.of_tried = deltas
         together = {id(call) for group in self.groups if len(group) > 1 for call in group}
         for call, *both in zip(self.calls, deltas, weighted, strict=True):
             if call.input.ndim < 1 or call.output.ndim < 2:
@@ -97,9 +102,9 @@ class FromLayers:
                 parameters = list(dict.fromkeys(each for call in group for each in call.module.parameters() if each in self.names))
                 _check_sum(self.logits, direction, parameters, vectorised(group, [own], self.names), self.names, tolerance)
 
-    def check_sum(self, generator):
+    def check_sum(self):
         """Hold all parameters to autograd's own gradient: a function of torch's that was replaced for all shows here."""
-        direction, tolerance = _direction(self.logits, generator), tolerance_of(self.model, self.logits, self.calls)
+        direction, tolerance = _direction(self.logits, self.generator), tolerance_of(self.model, self.logits, self.calls)
         try:
             with full_precision():
                 deltas = self.deltas(direction)
@@ -110,7 +115,9 @@ class FromLayers:
             raise Unreadable(_said(error)) from error
 
     def deltas(self, score):
-        """The gradients of ⟨score, logits⟩ by the outputs of `calls`."""
+        """The gradients of ⟨score, logits⟩ by the outputs of `calls`; those of what the rows were tried with are there already."""
+        if self.of_tried is not None and score is self.tried:
+            return self.of_tried
         return torch.autograd.grad(self.logits, self.outputs, score, retain_graph=True, materialize_grads=True)
 
     def _groups_of(self, deltas):
@@ -145,7 +152,7 @@ class FromModel:
 
     closed, how = (), "by the whole model's backward pass, vectorised over the examples"
 
-    def __init__(self, model, inputs, logits, calls, names, generator):
+    def __init__(self, model, inputs, logits, calls, names, generator, only=None):
         self.logits, self.names, self.calls = logits, names, [Call(model, inputs, logits)]
         direction, tolerance = _direction(logits, generator), tolerance_of(model, logits, calls)
         try:
@@ -168,7 +175,7 @@ class OneByOne:
 
     closed, how = (), "example by example"
 
-    def __init__(self, model, inputs, logits, calls, names, generator):
+    def __init__(self, model, inputs, logits, calls, names, generator, only=None):
         self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
         self.tolerance = tolerance_of(model, logits, calls)
         with full_precision():
@@ -242,7 +249,7 @@ def _check_sum(logits, direction, parameters, found, names, tolerance):
     sums = {}
     for part in found:
         for name, gradient in part.items():
-            sums[name] = sums.get(name, 0) + gradient.detach().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
+            sums[name] = sums.get(name, 0) + gradient.detach().to_dense().sum(0, dtype=torch.promote_types(gradient.dtype, torch.float32))
     own = dict(zip((names[each] for each in parameters), _linear_gradient(logits, parameters, direction, tolerance), strict=True))
     for (name, value), allowed in zip(own.items(), _allowed(own.values(), tolerance), strict=True):
         off = (sums.get(name, torch.zeros_like(value)) - value).abs()

@@ -154,7 +154,7 @@ assert not mixing.row_by_row(torch.nn.LayerNorm(2))
     "readings": """
 layer = torch.nn.Linear(2, 2)
 data = readings.Batches(torch.ones(3, 2))
-((_, reading),) = readings.readings(readings.Asked(layer), {layer.weight: "weight", layer.bias: "bias"}, data)
+((_, reading, _),) = readings.readings(readings.Asked(layer), {layer.weight: "weight", layer.bias: "bias"}, data)
 ((deltas, others),) = reading.passes([torch.ones(3, 2)])
 assert deltas[0].tolist() == [[1.0, 1.0]] * 3 and not list(others)
 """,

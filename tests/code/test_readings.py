@@ -5,7 +5,13 @@ import warnings
 import pytest
 import torch
 from by_hand import Function, assert_same, assert_untouched, label_weights, mean_over, squared_scores, whole_state
+from by_loop import hold_to_the_loop
 from ewc import diagonal_fisher, full_fisher, kronecker_fisher
+from ewc.batches import Asked
+from ewc.calls import owners
+from ewc.looking import Look
+from ewc.places import gradients_of
+from ewc.readings import _examples_at_once
 from ewc.sensitivity import output_sensitivity
 from random_parts import Binary
 from torch import nn
@@ -427,3 +433,76 @@ def test_nothing_is_drawn_from_the_global_source():
     torch.set_rng_state(before)
     MODELS["sorted"]()
     assert torch.equal(drawn, torch.get_rng_state())
+
+
+# ---- what makes a language model's Fisher quick
+
+
+def test_an_embeddings_gradients_hold_the_words_of_an_example_alone():
+    """A dense one would be the whole vocabulary for each example."""
+    words, delta = torch.tensor([[7, 7, 2], [0, 7, 9]]), torch.randn(2, 3, 4)
+    table = nn.Embedding(1000, 4, padding_idx=0)
+    (found,) = gradients_of(table, words, [delta])
+    found = found[table.weight]
+    assert found.is_sparse and found.is_coalesced() and found.values().shape == (5, 4)  # 2, 7; 0, 7, 9
+    wanted = torch.zeros(2, 1000, 4)
+    wanted[0, 7], wanted[0, 2], wanted[1, 7], wanted[1, 9] = delta[0, 0] + delta[0, 1], delta[0, 2], delta[1, 1], delta[1, 2]
+    torch.testing.assert_close(found.to_dense(), wanted)
+
+
+def uses_of_one_table(name):
+    """One embedding at three places, alone or tied to the head, whose gradients are dense."""
+
+    def forward(m, w):
+        x = (m.embed(w) + m.embed(w.flip(1)) * m.embed(w.roll(1, 1))).tanh()
+        return (m.head(x) if name == "head too" else x).sum(1)
+
+    model = Function(forward, embed=nn.Embedding(6, 3, padding_idx=1), head=nn.Linear(3, 6, bias=False))
+    model.head.weight = model.embed.weight
+    return model
+
+
+@pytest.mark.parametrize("name", ["alone", "head too"])
+def test_the_uses_of_one_table_add_up_before_the_square(name):
+    torch.manual_seed(0)
+    model, words = uses_of_one_table(name), torch.randint(6, (5, 4))
+    hold_to_the_loop(model, words, batch_sizes=(2, 1024))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a slower way
+        diagonal_fisher(model, words, labels="argmax")
+
+
+def test_where_one_score_is_asked_for_the_rows_are_tried_with_it():
+    """Its backward pass is then done once, and every batch is tried all the same."""
+    model, words = Function(lambda m, w: m.b(m.a(w).tanh()).sum(1), a=nn.Embedding(6, 4), b=nn.Linear(4, 3)), torch.randint(6, (8, 5))
+    for labels, samples, kept in (("sampled", 1, True), ("argmax", 1, True), ("sampled", 2, False), ("exact", 1, False)):
+        look = Look(model, words, labels=labels, samples=samples, batch_size=4)
+        with look.begun():
+            for reading, scores in look.readings():
+                scores = list(scores)
+                assert reading.of_tried is not None
+                assert (reading.deltas(scores[0]) is reading.of_tried) == kept
+
+
+@pytest.mark.parametrize("labels", ["empirical", "argmax"])
+def test_rows_that_are_no_examples_are_seen_in_a_later_batch_where_one_score_is_asked_for(labels):
+    """Three examples go through a layer twice, and both their rows add up before the square."""
+
+    def forward(m, x):
+        x = m.a(x).tanh()
+        return m.b(torch.cat([x, x]).mul(0.5).view(2, *x.shape).flatten(0, 1)).view(2, len(x), -1).sum(0) if len(x) == 3 else m.b(x)
+
+    model = Function(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 3, bias=False))
+    inputs, targets = torch.randn(7, 4), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    found, wanted = (diagonal_fisher(model, inputs, targets, labels=labels, batch_size=size) for size in (4, 1))
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_a_batch_has_more_examples_where_the_model_has_many_weights():
+    """Each batch costs some passes over the weights themselves."""
+    sizes = []
+    for words in (10, 40_000):  # the numbers on their way are the same: more than 2,000,000 an example
+        model = nn.Sequential(nn.Embedding(words, 100), nn.Linear(100, 10_000))
+        sizes.append(_examples_at_once(Asked(model), owners(model), torch.randint(10, (9, 50))))
+    assert sizes == [3, 7]
