@@ -10,23 +10,35 @@ from html import escape
 from pathlib import Path
 from posixpath import normpath
 
+from pybtex.richtext import Text
 from sphinx.application import Sphinx
 
 LINK = re.compile(r'<a class="[^"]*\binternal\b[^"]*" href="([^"#]+)#((?:equation-|fig-|ref-|term-)[^"]+)"')
 EQUATION = re.compile(r'<div class="math[^"]*" id="(equation-[^"]+)">(.*?)<span class="eqno">(\([^)]*\))', re.DOTALL)
 FIGURE = re.compile(r'<figure\b[^>]* id="(fig-[^"]+)"[^>]*>.*?<figcaption>(.*?)</figcaption>', re.DOTALL)
-REFERENCE = re.compile(r'<div class="citation" id="(ref-[^"]+)"[^>]*>.*?(<p>.*?</p>)', re.DOTALL)
+REFERENCE = re.compile(r'<div class="citation" id="ref-([^"]+)"[^>]*>.*?<p>(.*?)</p>', re.DOTALL)
 TERM = re.compile(r'<dt id="(term-[^"]+)">(.*?)</dt>\s*<dd>(<p>.*?</p>)', re.DOTALL)
 TITLE = re.compile(r"<title>(.*?)(?: &#8212;.*?| — .*?)?</title>", re.DOTALL)
 
 
-def ends(text):
-    """Anchor → what is shown of it, for all on a page that can be shown."""
+def ends(text, papers):
+    """Anchor → what is shown of it, for all on a page that can be shown; `papers` has the entries of the references by their keys."""
     title = TITLE.search(text)[1].strip()
     found = {anchor: f'<p class="name">Equation {number} · {title}</p>{formula}' for anchor, formula, number in EQUATION.findall(text)}
-    found |= dict(FIGURE.findall(text)) | dict(REFERENCE.findall(text))
+    found |= dict(FIGURE.findall(text))
+    found |= {f"ref-{key}": in_short(papers[key], written) for key, written in REFERENCE.findall(text)}
     found |= {anchor: f'<p class="name">{re.sub("<a.*?</a>", "", term)}</p>{meaning}' for anchor, term, meaning in TERM.findall(text)}
     return {anchor: alone(shown) for anchor, shown in found.items()}
+
+
+def in_short(paper, written):
+    """The title, the first authors, the year, and the links of the entry as it is written on its page."""
+    names = [str(Text.from_latex(" ".join([*person.prelast_names, *person.last_names]))) for person in paper.persons["author"]]
+    if len(names) > 3:
+        names[1:] = [f"{len(names) - 1} others"]
+    authors = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    links = ", ".join(re.findall(r'<a class="[^"]*\bexternal\b.*?</a>', written, re.DOTALL))
+    return f'<p class="name">{escape(str(Text.from_latex(paper.fields["title"])))}</p><p>{escape(authors)}, {paper.fields["year"]}. {links}</p>'
 
 
 def alone(shown):
@@ -40,7 +52,8 @@ def bring(app: Sphinx, problem):
         return
     site = Path(app.outdir)
     pages = {name: file.read_text("utf8") for name in app.config.external_site_map if (file := site / f"{name}.html").is_file()}
-    there = {f"{name}.html": ends(text) for name, text in pages.items()}
+    papers = {citation.key: citation.entry for citation in app.env.get_domain("cite").citations}
+    there = {f"{name}.html": ends(text, papers) for name, text in pages.items()}
     for name, text in pages.items():
         brought = {}
         for address, anchor in LINK.findall(text):

@@ -45,6 +45,10 @@ def in_equation(page, symbol):
     return page.locator(f"#equation-eq-ewc math .sym-{symbol}").first
 
 
+def quarters(places):
+    return [int(each) for each in re.findall(r"-?\d+", places)]
+
+
 def box(page):
     return page.locator("#symbol-box")
 
@@ -62,7 +66,9 @@ def test_pointing_lights_the_twins_and_opens_the_box_and_moves_nothing(visit):
         lit, all_of_them = page.evaluate(LIT, kind), page.locator(kind).count()
         assert lit == all_of_them > 0, kind
     assert page.evaluate(LIT, ".sym-fisher") == 0
-    assert page.evaluate(PLACES) == before
+    # After the page was scrolled, a part of a formula may be rounded to the next quarter of a pixel.
+    pairs = zip(quarters(before), quarters(page.evaluate(PLACES)), strict=True)
+    assert [pair for pair in pairs if abs(pair[0] - pair[1]) > 1] == []
 
 
 def test_the_box_says_the_value_in_this_run_where_there_is_one(windows):
