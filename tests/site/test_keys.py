@@ -43,13 +43,14 @@ def test_tab_is_short_where_the_reader_wants_it_and_reaches_everything(visit, pa
         if page.evaluate("document.activeElement === document.body || document.activeElement.matches('.skip-link a')"):
             break
         stops += 1
-        at = page.evaluate(AT)
+        at, stop = page.evaluate(AT), page.evaluate_handle("document.activeElement")
         while at not in reached:
             reached.add(at)
             if page.evaluate("document.activeElement.matches('input')"):      # its arrows move it
                 break
             page.keyboard.press("ArrowRight")
             at = page.evaluate(AT)
+        stop.evaluate("e => e.focus()")     # what takes the focus by itself may stand between the others
         assert stops <= 60
     first = page.evaluate("[...document.querySelectorAll('*:not(#symbol-box *)')].indexOf(document.querySelector('.skip-link a'))")
     assert wanted - reached - {first} == set()
