@@ -70,7 +70,9 @@ def bundle(static, pages):
 
 def sweep(site, pages):
     """Remove from the folders of Sphinx what nothing asks for."""
-    asked = {"book.js", "theme.js", "style.css", "stix-two-math.woff"}
+    asked = {"book.js", "theme.js", "style.css"}
+    if (site / "_static/style.css").exists():
+        asked |= set(re.findall(r"([\w-]+\.woff)", (site / "_static/style.css").read_text("utf8")))
     for text in pages.values():
         asked |= {address.partition("?")[0].rpartition("/")[2] for address in re.findall(r'(?:src|href)="([^"#]+)', text)}
     for file in sorted((site / "_static").rglob("*"), reverse=True):
@@ -118,7 +120,7 @@ def plain(body, up, site):
     body = re.sub(r"<defs>\s*<style[^>]*>\*\{stroke-linejoin: round; stroke-linecap: butt\}</style>\s*</defs>", "", body)
     body = re.sub(r'(<[a-zA-Z][^<>]*?) style="([^"]*)"', lambda found: found[1] + attributes(found[2]), body)
 
-    body = glyphs_once(re.sub(r"<svg.*?</svg>", compact, body, flags=re.DOTALL))
+    body = re.sub(r"<svg.*?</svg>", compact, body, flags=re.DOTALL)
     body = body.replace('<code class="docutils literal notranslate">', '<code class="literal">')
     body = re.sub(r'<code class="literal"><span class="pre">([\w.,=+]+)</span></code>', r'<code class="literal">\1</code>', body)
     body = re.sub(r'<span class="(?:n|p|w)">([^<]*)</span>', r"\1", body)      # names, brackets and spaces have the colour of the listing
@@ -156,18 +158,6 @@ def ungrouped(svg):
             keep = said.pop() if piece == "</g>" else True
         kept += [piece] if keep else []
     return "".join(kept)
-
-
-def glyphs_once(body):
-    """The outlines of letters, which each drawing brings along, stand once on a page; the drawings point to them."""
-    glyphs = {name: outline for name, outline in re.findall(r'<path id="\w+-((?:DejaVu|STIX|Cmr|Cmmi|Cmsy)[^"]*)"([^>]*)/>', body)}
-    if not glyphs:
-        return body
-    body = re.sub(r'<path id="\w+-(?:DejaVu|STIX|Cmr|Cmmi|Cmsy)[^>]*/>', "", body).replace("<defs></defs>", "").replace("<defs/>", "")
-    body = re.sub(r'(?:xlink:)?href="#\w+-((?:DejaVu|STIX|Cmr|Cmmi|Cmsy)[^"]*)"', r'href="#g-\1"', body)
-    shared = "".join(f'<path id="g-{name}"{outline}/>' for name, outline in sorted(glyphs.items()))
-    start = re.search(r"<body[^>]*>", body).end()
-    return f'{body[:start]}<svg class="glyphs" aria-hidden="true"><defs>{shared}</defs></svg>{body[start:]}'
 
 
 def rounded(text):
