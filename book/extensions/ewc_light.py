@@ -142,6 +142,10 @@ def compact(found):
     """A drawing without what nobody sees: white space, comments, fractions of a pixel, and a colour that each point of a cloud repeats."""
     svg = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", found[0], flags=re.DOTALL))
     svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href=", "href=")
+    # Most parts say that they are of ink: now the whole says it. The face is the style sheet's.
+    svg = re.sub(r' version="1.1"| xmlns="[^"]*"|(?<=aria-hidden="true") font-family="[^"]*"', "", svg)
+    if ' fill="currentColor"' in svg:
+        svg = svg.replace(' fill="currentColor"', "").replace("<svg", '<svg fill="currentColor"', 1)
     svg = ungrouped(MARKS.sub(lambda marks: f"<g{marks[2]}>{marks[1].replace(marks[2], '')}</g>", svg))
     svg = re.sub(r'(?<= d=")[^"]*|(?<=translate\()[^)]*|(?<= x=")[^"]*|(?<= y=")[^"]*', lambda numbers: rounded(numbers[0]), svg)
     return re.sub(r'(?<= d=")[^"]*', lambda path: re.sub(r"\s*([A-Za-z])\s*", r"\1", path[0]), svg)

@@ -95,7 +95,7 @@ def tasks_so_far(runs: dict, single: float) -> Picture:
         axes.plot((1, count), (single, single), color=GREY, lw=1, ls="--")  # and no further: there stand the names
         low = min(float(values.min()) for values in means.values())
         ends = {name: float(values[:, -1].mean()) for name, values in means.items()}
-        for name, height in zip(ends, apart(list(ends.values()), 0.075 * (1.03 - low)), strict=True):
+        for name, height in zip(ends, apart(list(ends.values()), 0.095 * (1.03 - low)), strict=True):
             axes.annotate(name, (count, height), (7, 0), textcoords="offset points", color=_COLOUR[name], va="center", annotation_clip=False)
         axes.annotate("one task alone", (0.02, single), (0, 5), xycoords=("axes fraction", "data"), textcoords="offset points", color=GREY)
         axes.set_xticks(list(x))

@@ -124,7 +124,7 @@ def _name_ends(axes, paths):
     placed = []
     for name in ("EWC", "L2", "plain"):
         end = paths[name][-1]
-        near = sum(float((end - other).norm()) < 0.45 for other in placed)
+        near = sum(float((end - other).norm()) < 1.0 for other in placed)
         shift = {"EWC": (-8, 5 - 15 * near), "L2": (8, -3 - 15 * near), "plain": (9, -3 - 15 * near)}[name]
         axes.annotate(
             name,

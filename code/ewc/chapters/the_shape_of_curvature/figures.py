@@ -63,7 +63,7 @@ def whole_fisher(matrix: Tensor, layers: Sequence[tuple[str, int]], full: float)
         "tiles, each with the same pattern of stripes, some stronger and some weaker. A thin line runs along the diagonal. The rectangles between different layers are not empty. "
         f"The squares of the layers hold {within / total:.0%} of the sum of all squared entries, the diagonal alone {float(matrix.diagonal().square().sum()) / total:.0%}.",
         panel,
-        size=(6.2, 5.4),
+        size=(6.8, 5.4),
     )
 
 

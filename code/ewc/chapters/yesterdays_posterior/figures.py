@@ -233,7 +233,7 @@ def coin_toss_by_toss(theta: Tensor, tosses: Tensor, densities) -> Frames:
             axes.spines["left"].set_visible(False)
             axes.set_xlabel("chance of heads, $\\theta$")
             letters = "".join("TH"[int(toss)] for toss in tosses[:count])
-            axes.set_title(" ".join(letters[place : place + 5] for place in range(0, count, 5)) or "no toss yet")
+            axes.set_title(" ".join(letters[place : place + 5] for place in range(0, count, 5)) or "no toss yet", pad=19)
 
         heads = int(tosses[:count].sum())
         if not count:
