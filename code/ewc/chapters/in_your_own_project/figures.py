@@ -29,7 +29,7 @@ def exchange(first: Record, curves: dict[str, Sequence[Record]], points: dict[st
             side = 1 if name == "L2" else -1
             for run in (runs[0], runs[-1]):
                 strength = f"{name}, λ = {run.configuration['strength']:g}"
-                shift = (7, -8) if side < 0 and run is runs[-1] else (7 * side, 4 * side)  # under the end of the other curve
+                shift = (7, -8) if side < 0 and run is runs[0] else (7 * side, 4 * side)  # below where the other curve begins
                 label(axes, strength, run.result["bits"], shift, colour, ha="left" if shift[0] > 0 else "right")
         for name, run in points.items():
             colour, marker = _LOOK[name]

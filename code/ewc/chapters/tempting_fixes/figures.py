@@ -41,7 +41,7 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
                           color=colours[name])  # fmt: skip
             if len(points) > 1:
                 down = points[-1, 1] < points[0, 1] - 0.02
-                axes.annotate(amounts[-1], points[-1], (0, -13 if down else 7), textcoords="offset points", ha="center",
+                axes.annotate(amounts[-1], points[-1], (0, -18 if down else 8), textcoords="offset points", ha="center",
                               color=colours[name], bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5})  # fmt: skip
         axes.axvline(before, color=GREY, lw=1, ls="--")
         axes.set_xlim(0, 1.06)
