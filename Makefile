@@ -12,7 +12,7 @@ PORT ?= 8000
 OUTPUT ?= .
 RUN := .venv/bin/python -m
 # One file of each library that the build reads.
-LIBRARIES := mathjax/es5/node-main.js @fontsource/stix-two-math/LICENSE
+LIBRARIES := mathjax/es5/node-main.js $(foreach font,stix-two-math stix-two-text source-sans-3 source-code-pro,@fontsource/$(font)/LICENSE)
 
 help:
 	@echo "make book    set up, train, and build the pages: $(OUTPUT)/_build/html/index.html"

@@ -72,6 +72,26 @@ BOXES = """() => {
     }
     return {wrong, seen: asked.length} }"""
 
+# Words of drawings that are shown smaller than 12 pixels, or not in the face of the page; of all frames of a figure, too. An index or an
+# exponent may be smaller, the letter that it stands at may not. And how many words there are.
+WORDS = """() => {
+    const hidden = [...document.querySelectorAll('.frame[hidden]')], wrong = [];
+    let seen = 0;
+    for (const frame of hidden) frame.hidden = false;
+    for (const text of document.querySelectorAll('.picture text')) {
+        const svg = text.ownerSVGElement, scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+        if (!scale) continue;
+        const parts = text.children.length ? [...text.children] : [text];
+        const size = scale * Math.max(...parts.map(part => parseFloat(getComputedStyle(part).fontSize)));
+        const faces = new Set(parts.map(part => getComputedStyle(part).fontFamily.split(',')[0].replaceAll('"', '')));
+        if (size < 12 || [...faces].some(face => !['Source Sans 3', 'STIX Two Text'].includes(face)))
+            wrong.push(`${innerWidth} px: ${size.toFixed(1)} px, ${[...faces]}: ${text.textContent}`);
+        if (getComputedStyle(text).userSelect === 'none') wrong.push(`${innerWidth} px: cannot be selected: ${text.textContent}`);
+        seen++;
+    }
+    for (const frame of hidden) frame.hidden = true;
+    return {wrong, seen} }"""
+
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
 # Left out: names of the theme's own buttons, and docutils' list of citations, whose roles axe does not accept.
 # Only violations are described one by one, for on a long page the rest takes most of the time; and axe asks for no stylesheet
@@ -184,10 +204,11 @@ def everything(visit, page_name, screen):
         facts.symbols = page.locator(SYMBOLS).count()
         facts.unnamed, facts.silent, facts.unreachable = map(page.evaluate, (UNNAMED, SILENT, UNREACHABLE))
     facts.boxes = page.evaluate(BOXES) if page.locator("#symbols").count() else None
-    facts.cut = []
+    facts.cut, facts.words = [], []
     for width in (WIDTHS[screen], *BETWEEN[screen]):
         page.set_viewport_size({"width": width, "height": HEIGHT})
         facts.cut += page.evaluate(CUT)
+        facts.words.append(page.evaluate(WORDS))
     page.set_viewport_size({"width": WIDTHS[screen], "height": HEIGHT})
     if page_name in PAGES:
         page.evaluate(THIN)

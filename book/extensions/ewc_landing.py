@@ -23,8 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 API, RUNS = f"{APPENDIX}/api", f"{APPENDIX}/how-this-copy-was-made"
 PANEL = re.compile(r'<div class="picture.*?(<svg\b.*?</svg>)', re.DOTALL)
-# matplotlib writes a word as the outlines of its letters, which have the names of their fonts, or as text.
-LETTERS = re.compile(r"<text\b.*?</text>|<(?:use|path) [^>]*(?:DejaVu|STIX|Cmr|Cmmi|Cmsy|Cmex|Cmtt)[^>]*/>", re.DOTALL)
+WORDS = re.compile(r"<text\b.*?</text>", re.DOTALL)
 
 
 class Landing(nodes.General, nodes.Element):
@@ -89,7 +88,7 @@ def thumbnail(doctree, name):
         if name in figure["ids"] or name in figure["names"]:
             panels = [panel for raw in figure.findall(nodes.raw) if (panel := PANEL.search(raw.astext()))]
             if panels:
-                return rounded(LETTERS.sub("", panels[0][1]))
+                return rounded(WORDS.sub("", panels[0][1]))
     raise ExtensionError(f"index.md: the page has no figure {name!r} with a drawing")
 
 

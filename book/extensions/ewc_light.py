@@ -70,7 +70,9 @@ def bundle(static, pages):
 
 def sweep(site, pages):
     """Remove from the folders of Sphinx what nothing asks for."""
-    asked = {"book.js", "theme.js", "style.css", "stix-two-math.woff"}
+    asked = {"book.js", "theme.js", "style.css"}
+    if (site / "_static/style.css").exists():
+        asked |= set(re.findall(r"([\w-]+\.woff)", (site / "_static/style.css").read_text("utf8")))
     for text in pages.values():
         asked |= {address.partition("?")[0].rpartition("/")[2] for address in re.findall(r'(?:src|href)="([^"#]+)', text)}
     for file in sorted((site / "_static").rglob("*"), reverse=True):
@@ -120,7 +122,7 @@ def plain(body, up, site):
     body = re.sub(r'<section id="(?:exercise|solution)-content">', "<section>", body)       # all exercises of a page would have the same
     body = re.sub(r'<th class="head[^"]*">(?:<p></p>)?</th>', "<td></td>", body)       # a corner is no heading
 
-    body = glyphs_once(re.sub(r"<svg.*?</svg>", compact, body, flags=re.DOTALL))
+    body = re.sub(r"<svg.*?</svg>", compact, body, flags=re.DOTALL)
     body = body.replace('<code class="docutils literal notranslate">', '<code class="literal">')
     body = re.sub(r'<code class="literal"><span class="pre">([\w.,=+]+)</span></code>', r'<code class="literal">\1</code>', body)
     body = re.sub(r'<span class="(?:n|p|w)">([^<]*)</span>', r"\1", body)      # names, brackets and spaces have the colour of the listing
@@ -142,6 +144,10 @@ def compact(found):
     """A drawing without what nobody sees: white space, comments, fractions of a pixel, and a colour that each point of a cloud repeats."""
     svg = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", found[0], flags=re.DOTALL))
     svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href=", "href=")
+    # Most parts say that they are of ink: now the whole says it. The face is the style sheet's.
+    svg = re.sub(r' version="1.1"| xmlns="[^"]*"|(?<=aria-hidden="true") font-family="[^"]*"', "", svg)
+    if ' fill="currentColor"' in svg:
+        svg = svg.replace(' fill="currentColor"', "").replace("<svg", '<svg fill="currentColor"', 1)
     svg = ungrouped(MARKS.sub(lambda marks: f"<g{marks[2]}>{marks[1].replace(marks[2], '')}</g>", svg))
     svg = re.sub(r'(?<= d=")[^"]*|(?<=translate\()[^)]*|(?<= x=")[^"]*|(?<= y=")[^"]*', lambda numbers: rounded(numbers[0]), svg)
     return re.sub(r'(?<= d=")[^"]*', lambda path: re.sub(r"\s*([A-Za-z])\s*", r"\1", path[0]), svg)
@@ -158,18 +164,6 @@ def ungrouped(svg):
             keep = said.pop() if piece == "</g>" else True
         kept += [piece] if keep else []
     return "".join(kept)
-
-
-def glyphs_once(body):
-    """The outlines of letters, which each drawing brings along, stand once on a page; the drawings point to them."""
-    glyphs = {name: outline for name, outline in re.findall(r'<path id="\w+-((?:DejaVu|STIX|Cmr|Cmmi|Cmsy)[^"]*)"([^>]*)/>', body)}
-    if not glyphs:
-        return body
-    body = re.sub(r'<path id="\w+-(?:DejaVu|STIX|Cmr|Cmmi|Cmsy)[^>]*/>', "", body).replace("<defs></defs>", "").replace("<defs/>", "")
-    body = re.sub(r'(?:xlink:)?href="#\w+-((?:DejaVu|STIX|Cmr|Cmmi|Cmsy)[^"]*)"', r'href="#g-\1"', body)
-    shared = "".join(f'<path id="g-{name}"{outline}/>' for name, outline in sorted(glyphs.items()))
-    start = re.search(r"<body[^>]*>", body).end()
-    return f'{body[:start]}<svg class="glyphs" aria-hidden="true"><defs>{shared}</defs></svg>{body[start:]}'
 
 
 def rounded(text):

@@ -9,7 +9,7 @@ from building import ROOT
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
-from ewc_formulas import FONT, cut_font
+from ewc_formulas import FONT, cut_font, letters_of
 from ewc_mathml import Typesetter, characters
 from fontTools.ttLib import TTFont
 
@@ -113,3 +113,9 @@ def test_the_font_keeps_what_formulas_need_and_little_else(tmp_path):
     brackets = font["MATH"].table.MathVariants.VertGlyphConstruction
     assert max(len(each.MathGlyphVariantRecord) for each in brackets) > 3, "larger brackets are in it"
     assert (tmp_path / "font.woff").stat().st_size < 40_000
+
+
+def test_a_page_says_in_words_what_stands_in_no_formula():
+    said = letters_of("<p>é &amp; ħ</p><script>ж</script><math><mi>θ</mi></math><pre>½</pre>")
+    assert {*"é&ħ½a~"} <= said
+    assert not {*"жθ\n"} & said

@@ -29,6 +29,43 @@ def test_nothing_is_cut_off_without_a_way_to_the_rest(windows, page_name, screen
     assert windows.look(page_name, screen, theme).cut == []
 
 
+@pytest.mark.parametrize(("screen", "theme"), OPENED_IN.items())
+@pytest.mark.parametrize("page_name", PAGES)
+def test_words_in_figures_can_be_read_and_selected(windows, page_name, screen, theme):
+    """At least 12 pixels at 1280, 768 and 390, in the page's own face, as text."""
+    drawn = 'class="picture' in windows.file(page_name).read_text("utf8")
+    for words in windows.look(page_name, screen, theme).words:
+        assert words["wrong"] == []
+        assert (words["seen"] > 0) == drawn
+
+
+def test_words_of_pages_and_figures_are_set_in_the_fonts_that_the_book_sends(windows):
+    visit = windows.open("book/bayes/laplace-approximation", "desktop", "light")
+    session = visit.page.context.new_cdp_session(visit.page)
+    session.send("DOM.enable")
+    session.send("CSS.enable")
+    root = session.send("DOM.getDocument", {"depth": 0})["root"]["nodeId"]
+    expected = {".bd-article section > p": "STIX Two Text", ".bd-article h2": "Source Sans 3", ".bd-article pre": "Source Code Pro",
+                ".picture text": "Source Sans 3", ".picture .formula-letter": "STIX Two Text"}  # fmt: skip
+    for selector, family in expected.items():
+        node = session.send("DOM.querySelector", {"nodeId": root, "selector": selector})["nodeId"]
+        fonts = session.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]
+        assert max(fonts, key=lambda font: font["glyphCount"])["familyName"].startswith(family), selector
+        assert all(font["isCustomFont"] for font in fonts), selector
+    visit.close()
+
+
+def test_three_panels_stand_in_one_row_or_one_column(windows):
+    for name in ("book/beyond/the-family", "book/beyond/what-ewc-cannot-do"):
+        visit = windows.open(name, "desktop", "light")
+        pictures = visit.page.locator(".picture:has(> svg:nth-child(3):last-child)")
+        assert pictures.count() > 0
+        for picture in pictures.all():
+            boxes = [panel.bounding_box() for panel in picture.locator("> svg").all()]
+            assert 1 in (len({round(box["x"]) for box in boxes}), len({round(box["y"]) for box in boxes}))
+        visit.close()
+
+
 def test_a_long_formula_is_broken_into_lines_by_its_width_alone_and_its_symbols_stand_in_order(windows):
     """Without a script, too."""
     page = windows.window(viewport={"width": WIDTHS["phone"], "height": 900}, java_script_enabled=False).new_page()

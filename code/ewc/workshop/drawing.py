@@ -17,6 +17,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ewc.workshop import faces
+
 # Drawn in these colours, which stand for the page's: the text's own, its background, and six series (book.css).
 INK, PAPER = "#010203", "#fdfefd"
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (f"#0{number}a{number}b{number}" for number in range(1, 7))
@@ -32,11 +34,11 @@ _COLOURS = {INK: "currentColor", PAPER: "var(--paper, #fff)"} | {
     )
 }
 _STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
+    "svg.fonttype": "none",  # words stay words: in the page's own face, and to be selected
+    "axes.titlesize": "medium",
+    "axes.labelsize": "medium",
+    "xtick.labelsize": "medium",
+    "ytick.labelsize": "medium",
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -49,21 +51,28 @@ _STYLE = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "mathtext.fontset": "stix",
 }
-SINGLE = (4.4, 2.9)  # a panel alone is drawn small and shown large, so that its letters can be read on a phone
+SINGLE = (4.4, 2.9)
+# How wide a panel is at least shown, in pixels (book.css): alone on a phone, which has a column of 342, and in half the column of a
+# window of 1280, or in a third of it. No letter is there smaller than 12, but for indices and exponents: all are drawn as large as
+# that needs.
+_SHOWN_ALONE, _SHOWN_BESIDE, _SHOWN_IN_ROW, _LETTERS = 342, 322, 200, 12.3
+
+
+_FAMILY = f"'{faces.SANS}', 'DejaVu Sans', sans-serif"
 
 
 class Picture:
     """Panels of SVG with one description in words; shows itself in a notebook and on a page of the book."""
 
-    def __init__(self, panels: Sequence[str], alt: str):
+    def __init__(self, panels: Sequence[str], alt: str, kind: str = ""):
         if not alt.strip():
             raise ValueError("alt is empty; it must say what the figure shows")
         self.panels, self.alt = list(panels), " ".join(alt.split())
+        self.kind = kind or {1: "one", 3: "three"}.get(len(self.panels), "")  # how book.css places them
 
     def _repr_html_(self) -> str:
-        kind = "picture one" if len(self.panels) == 1 else "picture"
+        kind = f"picture {self.kind}".strip()
         return f'<div class="{kind}" role="img" aria-label="{html.escape(self.alt)}">{"".join(self.panels)}</div>'
 
     def __repr__(self) -> str:
@@ -88,19 +97,22 @@ class Picture:
         )
 
 
-def draw(alt: str, *panels: Callable, size: tuple[float, float] | None = None) -> Picture:
+def draw(alt: str, *panels: Callable, size: tuple[float, float] | None = None, row: bool = False) -> Picture:
     """A picture of `panels`, functions that each draw on the matplotlib axes that they are given.
 
     Args:
         alt: the description in words.
         size: of a panel, in inches; by default 5.4 × 3.3 for one panel alone, 3.5 × 2.9 for several.
+        row: three panels with few words stand in one row; otherwise three stand one above the other.
     """
     size = size or ((5.4, 3.3) if len(panels) == 1 else (3.5, 2.9))
-    return Picture([_panel(panel, size, f"{alt} {number}") for number, panel in enumerate(panels)], alt)
+    letters = _LETTERS * 72 * size[0] / (_SHOWN_IN_ROW if row else _SHOWN_ALONE if len(panels) == 1 else _SHOWN_BESIDE)
+    drawn = [_panel(panel, size, letters, f"{alt} {number}") for number, panel in enumerate(panels)]
+    return Picture(drawn, alt, "row" if row else "")
 
 
-def _panel(panel, size, name):
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+def _panel(panel, size, letters, name):
+    with matplotlib.rc_context({**_STYLE, **faces.style(), "font.size": letters, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         panel(figure.add_subplot())
         file = io.StringIO()
@@ -113,9 +125,43 @@ def _panel(panel, size, name):
     own = f"{zlib.crc32(name.encode()):x}"
     svg = re.sub(r'\s+id="([^"]+)"', lambda found: f' id="{own}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)([^)"]+)', rf"\g<1>{own}-\g<2>", svg)
+    svg = re.sub(r"<text\b.*?</text>", _words, svg, flags=re.DOTALL)
+    svg = re.sub(r' font-size="([\d.]+)"', lambda size: "" if abs(float(size[1]) - letters) < 1e-3 else size[0], svg)
     for colour, variable in _COLOURS.items():
         svg = svg.replace(colour, variable)
-    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+    return svg.replace("<svg ", f'<svg aria-hidden="true" font-family="{_FAMILY}" font-size="{letters:.2f}" ', 1)
+
+
+def _words(found):
+    """Words as text of the page: its style in attributes, and letters of a formula in the order in which they are read."""
+    text = re.sub(r' transform="rotate\(-0 [^"]*"| text-anchor="start"', "", re.sub(r' style="([^"]*)"', _attributes, found[0]))
+    pieces = re.findall(r'<tspan x="([\d. -]+)" y="([^"]*)"([^>]*)>([^<]*)</tspan>', text)
+    if not pieces:
+        return text
+    letters = [(float(x), y, how, letter) for places, y, how, word in pieces for x, letter in zip(places.split(), _letters(word), strict=True)]
+    runs = []
+    for x, y, how, letter in sorted(letters, key=lambda each: each[0]):
+        if runs and runs[-1][1:3] == [y, how]:
+            runs[-1][0] += f" {x:.2f}"
+            runs[-1][3] += letter
+        else:
+            runs.append([f"{x:.2f}", y, how, letter])
+    return '<text xml:space="preserve">' + "".join(f'<tspan x="{x}" y="{y}"{how}>{word}</tspan>' for x, y, how, word in runs) + "</text>"
+
+
+def _letters(word):
+    return re.findall(r"&[^;]+;|.", word)
+
+
+def _attributes(style):
+    made = ""
+    for declaration in style[1].split("; "):
+        name, value = declaration.split(": ")
+        if name != "font-family":
+            made += f' {name}="{value.removesuffix("px")}"'
+        elif faces.SERIF in value or "STIX" in value:
+            made += ' class="formula-letter"'
+    return made
 
 
 def ink(axes, image: Tensor, **how):
@@ -159,7 +205,7 @@ def steps_axis(axes, steps, label):
 
 def label(axes, text, place, shift, colour, **how):
     """A word beside a place of the data, `shift` points away from it."""
-    how = {"weight": "normal", "ha": "left", "va": "center"} | how
+    how = {"weight": "normal", "ha": "left", "va": "center", "linespacing": 1.0} | how
     axes.annotate(text, place, shift, textcoords="offset points", color=colour, annotation_clip=False, **how)
 
 

@@ -7,7 +7,6 @@ Without JavaScript the start state is what is shown.
 
 import html
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from itertools import product
 
@@ -109,9 +108,8 @@ def _control(label, values, chosen):
 
 
 def _with_shared_parts(pictures):
-    """What many frames have in common (outlines of letters, whole labels) once, and then the HTML of each picture without it."""
-    outlines, labels, drawn = {}, {}, []
-    own = f"{zlib.crc32(' '.join(picture.alt for picture in pictures).encode()):x}"  # an id is unique on its page
+    """What many frames have in common, outlines of marks, once, and then the HTML of each picture without it."""
+    outlines, drawn = {}, []
     for picture in pictures:
         text, names = re.sub("<!--.*?-->", "", picture._repr_html_()), {}
         for name, outline in re.findall(r'<path id="([^"]+)"((?: [\w-]+="[^"]*")*)/>', text):
@@ -119,21 +117,12 @@ def _with_shared_parts(pictures):
         text = re.sub(r'<path id="[^"]+"[^>]*/>', "", text)
         for name, first in names.items():
             text = text.replace(f'"#{name}"', f'"#{first}"')
-        text = _short(re.sub(r"<defs>\s*</defs>", "", text))
-        # A label is a group of letters with no group inside.
-        text = re.sub(r"<g( style[^>]*)>((?:<use [^>]*/>)+)</g>", lambda found: _once(labels, found[0], own), text)
-        drawn.append(text)
+        drawn.append(_short(re.sub(r"<defs>\s*</defs>", "", text)))
     shared = "".join(f'<path id="{name}"{outline}/>' for outline, name in outlines.items())
-    shared += "".join(label.replace("<g", f'<g id="{name}"', 1) for label, name in labels.items())
     return [
         f'<svg class="frames-shared" aria-hidden="true" width="0" height="0"><defs>{_short(shared)}</defs></svg>',
         *drawn,
     ]
-
-
-def _once(labels, label, own):
-    name = labels.setdefault(label, f"{own}-label-{len(labels)}")
-    return f'<use href="#{name}"/>'
 
 
 def _short(text):

@@ -7,7 +7,9 @@ import re
 import matplotlib.image
 import pytest
 import torch
+from ewc.workshop import faces
 from ewc.workshop.drawing import apart, draw, ink
+from fontTools.ttLib import TTFont
 
 
 def test_labels_are_moved_apart_in_their_order_and_no_further_than_needed():
@@ -44,3 +46,54 @@ def test_paper_is_see_through_and_ink_is_dark():
     assert opacity.min() == 0
     assert opacity.max() == 1
     assert pixels[opacity > 0][:, :3].max() == 0
+
+
+def words_of(axes):
+    axes.set_title("two words & more")
+    axes.set_xlabel("rise $c_i$ of $\\theta$")
+    axes.text(0, 0, "faint", alpha=0.5, weight="bold")
+
+
+@pytest.fixture(params=["with the fonts of the book", "without them"])
+def fonts(request, monkeypatch, tmp_path):
+    """A copy of the package alone has no fonts of the book, and draws with matplotlib's."""
+    if request.param == "without them":
+        monkeypatch.setattr(faces, "FOLDER", tmp_path)
+        monkeypatch.setattr(faces, "style", faces.style.__wrapped__)
+        assert faces.style() == {"mathtext.fontset": "stix"}
+    elif not faces.FOLDER.is_dir():
+        pytest.skip("the fonts are not installed here: make vendor")
+
+
+@pytest.mark.usefixtures("fonts")
+def test_words_stay_words_and_a_formula_reads_in_its_order():
+    (panel,) = draw("words", words_of).panels
+    assert ">two words &amp; more</text>" in panel
+    assert 'font-weight="700"' in panel
+    assert 'opacity="0.5"' in panel
+    said = [re.sub("<[^>]*>", "", text).replace("\xa0", " ") for text in re.findall(r"<text.*?</text>", panel, re.DOTALL)]
+    assert "rise ci of θ" in said
+    letters = [word for how, word in re.findall(r"<tspan([^>]*)>([^<]*)<", panel) if "formula-letter" in how and "font-style" in how]
+    assert letters == ["c", "i", "θ"]
+    assert not re.search(r"<text[^>]*style=", panel)
+
+
+@pytest.mark.parametrize(("panels", "size", "row", "shown"), [(1, (5.4, 3.3), False, 342), (1, (4.4, 2.9), False, 342), (2, (3.5, 2.9), False, 322),
+                                                               (3, (2.4, 2.6), True, 200)])  # fmt: skip
+def test_letters_are_as_large_as_the_narrowest_place_of_a_panel_needs(panels, size, row, shown):
+    picture = draw("words", *[words_of] * panels, size=size, row=row)
+    for panel in picture.panels:
+        width = float(re.search(r'viewBox="0 0 (\S+) ', panel)[1])
+        least = float(re.search(r'<svg [^>]*font-size="([\d.]+)"', panel)[1])
+        own = [float(size) for size in re.findall(r'<(?:text|tspan)[^>]*font-size="([\d.]+)"', panel)]
+        assert 12 <= least * shown / width < 13
+        assert own == [pytest.approx(0.7 * least, rel=0.01)], "the index alone is smaller"
+    kind = {1: "picture one", 2: "picture", 3: "picture row"}[panels]
+    assert f'class="{kind}"' in picture._repr_html_()
+
+
+def test_a_face_has_latin_and_greek_letters():
+    if not faces.FOLDER.is_dir():
+        pytest.skip("the fonts are not installed here: make vendor")
+    letters = TTFont(io.BytesIO(faces.face(faces.SERIF, 400, "italic"))).getBestCmap()
+    assert {*map(ord, "aZ9é−θλ")} <= letters.keys()

@@ -17,7 +17,7 @@ def lessons(parts: Sequence[Task]) -> Picture:
                 image = part.train_inputs[part.train_targets == label][0].squeeze(0)
                 left, top = 36 * place, 30 * row
                 ink(axes, image, extent=(left, left + 28, top + 28, top))
-            axes.annotate(f"lesson {place + 1}", (36 * place + 14, -3), ha="center", va="bottom", color=INK, fontsize=9, annotation_clip=False)
+            axes.annotate(f"lesson {place + 1}", (36 * place + 14, -3), ha="center", va="bottom", color=INK, annotation_clip=False)
         axes.set_xlim(0, 36 * len(parts) - 8)
         axes.set_ylim(58, -10)
         axes.set_axis_off()
@@ -39,15 +39,15 @@ def by_layer(shares: dict[str, Tensor]) -> Picture:
             axes.plot(of_fisher, row, color=BLUE, marker="o", ms=7, ls="")
         # named where the two marks are farthest apart
         row = max(rows, key=lambda row: abs(log(means[names[row]][0] / means[names[row]][1])))
-        for said, value, colour in zip(("of the weights", "of the Fisher information"), means[names[row]], (ORANGE, BLUE), strict=True):
-            side = "right" if value > 0.3 else "center"
-            axes.annotate(said, (value, row), (0, 9), textcoords="offset points", color=colour, ha=side)
+        for said, value, colour, up in zip(("of the weights", "of the Fisher information"), means[names[row]], (ORANGE, BLUE), (7, -7), strict=True):
+            side, va = "right" if value > 0.3 else "center", "bottom" if up > 0 else "top"
+            axes.annotate(said, (value, row), (0, up), textcoords="offset points", color=colour, ha=side, va=va)
         axes.set_xscale("log")
         axes.set_xlim(0.002, 1.4)
         axes.set_xticks([0.01, 0.1, 1], ["1%", "10%", "100%"])
         axes.minorticks_off()
         axes.set_yticks(rows, names)
-        axes.set_ylim(len(names) - 0.5, -0.8)
+        axes.set_ylim(len(names) - 0.3, -0.8)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("share, on a logarithmic axis")
 
@@ -56,5 +56,5 @@ def by_layer(shares: dict[str, Tensor]) -> Picture:
     return draw(
         f"For each layer two marks, its share of all weights and its share of the Fisher information of all, mean of {seeds} seeds. {said}.",
         panel,
-        size=(5.2, 2.6),
+        size=(5.2, 3.0),
     )

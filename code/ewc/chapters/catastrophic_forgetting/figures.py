@@ -30,7 +30,7 @@ def collapse(records, tasks) -> Picture:
                           textcoords="offset points", color=colour, va="center", annotation_clip=False)  # fmt: skip
         steps_axis(axes, steps, f"steps of learning {tasks[1].name}")
         axes.axhline(0.1, color=GREY, lw=1, ls=":")
-        axes.annotate("guessing", (0.7, 0.1), (0, 3), textcoords="offset points", color=GREY, fontsize=9)
+        axes.annotate("guessing", (0.7, 0.1), (0, 3), textcoords="offset points", color=GREY)
         axes.set_ylabel("read correctly")
 
     return draw(
@@ -58,7 +58,7 @@ def misread(images: Tensor, labels: Sequence[str], tasks) -> Picture:
             ink(inset, image.squeeze())
             inset.set_xticks([])
             inset.set_yticks([])
-            inset.set_title(label, fontsize=10.5, loc="center", pad=3)
+            inset.set_title(label, loc="center", pad=3)
 
     return draw(
         f"Ten test images of {tasks[0].name}, one of each class in order, and above each the name in {tasks[1].name} of the answer that "

@@ -39,7 +39,7 @@ def inverted_u(sweeps: dict[str, tuple[Accuracies, Tensor]]) -> Picture:
             _curve(axes, accuracies, BLUE, floor)
             axes.axhline(float(together.mean()), color=GREY, lw=1, ls="--")
             axes.annotate("both at once" if together.shape[1] == 2 else "all at once", (0, float(together.mean())), (2, 3),
-                          xycoords=("axes fraction", "data"), textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
+                          xycoords=("axes fraction", "data"), textcoords="offset points", color=GREY)  # fmt: skip
             _strength_axis(axes, accuracies)
             axes.set_ylim(floor - 0.04, float(together.mean()) + 0.07)
             axes.set_ylabel("mean accuracy, all tasks")
@@ -98,8 +98,7 @@ def front(
             axes.plot(*way.T, color=BLUE, marker="o", ms=5, lw=1)
             for strength, (right, up, side) in labelled[title].items():
                 if strength in points:
-                    axes.annotate(_name(strength), points[strength], (right, up), textcoords="offset points", ha=side, va="center",
-                                  fontsize=9, color=BLUE, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
+                    axes.annotate(_name(strength), points[strength], (right, up), textcoords="offset points", ha=side, va="center", color=BLUE, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
             axes.plot(*corner, color=INK, marker="*", ms=11, ls="")
             axes.annotate("joint", corner, (0, 12), textcoords="offset points", ha="center", va="center")
             every = torch.cat([way, torch.tensor([corner])])
@@ -140,7 +139,7 @@ def ways_out(sweeps: dict[str, dict[str, Accuracies]]) -> Picture:
             top = max(max(_means(accuracies).values()) for accuracies in sweeps[title].values())
             for way in sweeps[title]:
                 axes.plot([], [], color=styles[way][0], ls=styles[way][1], marker="o", ms=3.5, label=way)
-            axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor="linecolor")
+            axes.legend(loc="lower left", frameon=False, labelcolor="linecolor")
             _strength_axis(axes, {strength: None for means in sweeps[title].values() for strength in means})
             axes.set_ylim(floor - 0.04, top + 0.06)
             axes.set_ylabel("mean accuracy, all tasks")
@@ -175,7 +174,7 @@ def running_away(losses: dict[str, Tensor], styles: dict[str, str], start: float
         for (name, values), colour in zip(losses.items(), (GREEN, RED, BLUE), strict=True):
             axes.plot(values, color=colour, ls=styles[name])
             axes.annotate(name, (int(values.isfinite().sum()) - 1, ends[name]), (5, lifts[name]), textcoords="offset points", color=colour, va="center",
-                          annotation_clip=False, fontsize=9)  # fmt: skip
+                          annotation_clip=False)  # fmt: skip
         axes.set_yscale("log")
         axes.set_xlim(0, max(map(len, losses.values())) - 1)
         axes.set_xlabel("steps")
@@ -253,7 +252,6 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
                 1.0 - 0.52 * row,
                 f"{task.name}, and what it is taken for",
                 color=colour,
-                fontsize=9,
                 va="center",
                 transform=axes.transAxes,
             )
@@ -262,7 +260,7 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
                 inset = axes.inset_axes([across / 4 + 0.05, 0.78 - 0.52 * row - 0.22 * down, 0.14, 0.135])
                 ink(inset, image.squeeze())
                 inset.set_axis_off()
-                inset.set_title(answer, fontsize=7.5, loc="center", pad=1.5)
+                inset.set_title(answer, loc="center", pad=1.5)
 
     said = " ".join(
         f"Of {task.name} it takes the first images that it gets wrong for {', '.join(answers)}."
@@ -326,7 +324,6 @@ def _curve(axes, accuracies, colour, floor, line="-", crosses=True):
                 textcoords="offset points",
                 ha="center",
                 color=RED,
-                fontsize=8,
             )
 
 

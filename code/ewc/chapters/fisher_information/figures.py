@@ -147,7 +147,7 @@ def labels_over_training(records) -> Picture:
         axes.set_xlim(1, passes[-1])
         ends = {labels: float(values.mean(0)[-1]) for labels, values in traces.items()}
         apart = ends["argmax"] / ends["empirical"]
-        lift = {"exact": 5, "sampled": -6, "empirical": 6 if apart < 1.25 else 0, "argmax": -6 if apart < 1.25 else 0}
+        lift = {"exact": 7, "sampled": -8, "empirical": 8 if apart < 1.25 else 0, "argmax": -8 if apart < 1.25 else 0}
         for labels, end in ends.items():
             axes.annotate(labels, (passes[-1], end), (5, lift[labels]), textcoords="offset points", color=colours[labels], va="center",
                           annotation_clip=False)  # fmt: skip

@@ -29,7 +29,8 @@ def exchange(first: Record, curves: dict[str, Sequence[Record]], points: dict[st
             side = 1 if name == "L2" else -1
             for run in (runs[0], runs[-1]):
                 strength = f"{name}, λ = {run.configuration['strength']:g}"
-                label(axes, strength, run.result["bits"], (7 * side, 4 * side), colour, ha="left" if side > 0 else "right")
+                shift = (7, -8) if side < 0 and run is runs[0] else (7 * side, 4 * side)  # below where the other curve begins
+                label(axes, strength, run.result["bits"], shift, colour, ha="left" if shift[0] > 0 else "right")
         for name, run in points.items():
             colour, marker = _LOOK[name]
             shift, side = _NAMED[name]
@@ -37,6 +38,8 @@ def exchange(first: Record, curves: dict[str, Sequence[Record]], points: dict[st
             label(axes, name, run.result["bits"], shift, colour, ha=side)
         low, high = axes.get_xlim()
         axes.set_xlim(low - 0.35 * (high - low), high + 0.1 * (high - low))
+        low, high = axes.get_ylim()
+        axes.set_ylim(low - 0.08 * (high - low), high)
         axes.set_xlabel("bits a letter of English, the task before")
         axes.set_ylabel("bits a letter of Python, the new task", color=INK)
 

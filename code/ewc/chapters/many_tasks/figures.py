@@ -49,7 +49,7 @@ def three_tasks(records: dict, steps: int) -> Picture:
             for name, (x, accuracies) in curves.items():
                 begun = x >= place * steps
                 axes.plot(x[begun], accuracies[begun, place], color=_COLOUR[name], ls=_LINE[name])
-            heights = apart([ends[name][place] for name in curves], 0.065 * (1.02 - low))
+            heights = apart([ends[name][place] for name in curves], 0.085 * (1.02 - low))
             for name, height in zip(curves, heights, strict=True):
                 axes.annotate(name, (1, height), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", color=_COLOUR[name],
                               va="center", annotation_clip=False)  # fmt: skip
@@ -95,7 +95,7 @@ def tasks_so_far(runs: dict, single: float) -> Picture:
         axes.plot((1, count), (single, single), color=GREY, lw=1, ls="--")  # and no further: there stand the names
         low = min(float(values.min()) for values in means.values())
         ends = {name: float(values[:, -1].mean()) for name, values in means.items()}
-        for name, height in zip(ends, apart(list(ends.values()), 0.055 * (1.03 - low)), strict=True):
+        for name, height in zip(ends, apart(list(ends.values()), 0.095 * (1.03 - low)), strict=True):
             axes.annotate(name, (count, height), (7, 0), textcoords="offset points", color=_COLOUR[name], va="center", annotation_clip=False)
         axes.annotate("one task alone", (0.02, single), (0, 5), xycoords=("axes fraction", "data"), textcoords="offset points", color=GREY)
         axes.set_xticks(list(x))
@@ -188,7 +188,7 @@ def where_they_end(mean: Tensor, precision: Tensor, merged: Tensor, separate: Te
             axes.plot(*way[-1], color=colour, marker=mark, ms=7, ls="")
             axes.annotate(name, way[-1], (9, 0), textcoords="offset points", color=colour, weight="bold", va="center")
         axes.plot(*mean, color=INK, marker="+", ms=12, ls="")
-        axes.annotate("both after task 1", merged[0], (7, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate("both after task 1", merged[0], (7, 0), textcoords="offset points", va="center")
         axes.margins(0.14)
         axes.set_xlabel("intercept")
         axes.set_ylabel("slope")

@@ -61,7 +61,7 @@ def gap(runs: dict, tasks) -> Picture:
     steps = next(iter(runs.values()))[0].result["steps"]
 
     def panel(axes):
-        ends = apart([float(values.mean(0)[-1]) for values in curves.values()], 0.055)
+        ends = apart([float(values.mean(0)[-1]) for values in curves.values()], 0.09)
         for (name, values), colour, end in zip(curves.items(), (ORANGE, BLUE, PURPLE, GREEN), ends, strict=False):
             mean_and_range(axes, steps, values, colour)
             label(axes, name, (steps[-1], end), (4, 0), colour)

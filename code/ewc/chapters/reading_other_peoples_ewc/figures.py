@@ -91,13 +91,12 @@ def sweeps(look: dict, stiffness) -> Picture:
                 axes.plot(x[name], curve, **line)
                 if named and name in short:
                     top, height = int(curve.argmax()), heights[name]
-                    axes.annotate(short[name], (x[name][top], height), color=_COLOURS[name], ha="center", va="bottom", fontsize=8, linespacing=0.95)  # fmt: skip
+                    axes.annotate(short[name], (x[name][top], height), color=_COLOURS[name], ha="center", va="bottom", linespacing=0.95)  # fmt: skip
             if not named:
                 # Here the humps lie on each other, and the names stand where the curves end.
-                ends = apart([float(curves[name][-1]) for name in short], 0.062 * gap)
+                ends = apart([float(curves[name][-1]) for name in short], 0.085 * gap)
                 for name, end in zip(short, ends, strict=True):
-                    axes.annotate(short[name], (x[name][-1], end), (5, 0), textcoords="offset points", color=_COLOURS[name], va="center",
-                                  fontsize=8, annotation_clip=False)  # fmt: skip
+                    axes.annotate(short[name], (x[name][-1], end), (5, 0), textcoords="offset points", color=_COLOURS[name], va="center", annotation_clip=False)  # fmt: skip
             axes.set_xscale("log")
             axes.set_xlabel(label)
             if named:
@@ -177,7 +176,7 @@ def lost(rounds, anchors: dict, strengths, thirds: dict, task) -> Picture:
             apart([end for end, *_ in ends], 0.075 * (high - low)), ends, strict=True
         ):
             axes.annotate(f"{way}, λ = {strength:,.0f}", (1, place), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                          color=BLUE if way == "stays" else ORANGE, va="center", fontsize=8.5, annotation_clip=False)  # fmt: skip
+                          color=BLUE if way == "stays" else ORANGE, va="center", annotation_clip=False)  # fmt: skip
         axes.set_title(f"{task.name}, read correctly")
         axes.set_xlabel("rounds of the second task")
         axes.set_ylim(low, high)

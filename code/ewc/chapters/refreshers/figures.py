@@ -328,6 +328,7 @@ def kronecker(left: Tensor, right: Tensor) -> Picture:
         shown(right, "$V$"),
         shown(product, "$U \\otimes V$"),
         size=(2.6, 2.7),
+        row=True,
     )
 
 

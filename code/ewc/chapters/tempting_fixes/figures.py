@@ -36,12 +36,12 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
         for name, (points, amounts) in fixes.items():
             axes.plot(points[:, 0], points[:, 1], color=colours[name], marker=marks[name], ms=5, lw=1)
             # The first amount with the fix's name to the left of its mark, the last one below or above its own.
-            raised = {"replay": 6, "L2": -2}.get(name, 0)  # these two begin at nearly the same place
-            axes.annotate(f"{name} {amounts[0]}", points[0], (-6, raised), textcoords="offset points", ha="right", va="center", fontsize=8.5,
+            raised = {"replay": 8, "L2": -2}.get(name, 0)  # these two begin at nearly the same place
+            axes.annotate(f"{name} {amounts[0]}", points[0], (-6, raised), textcoords="offset points", ha="right", va="center",
                           color=colours[name])  # fmt: skip
             if len(points) > 1:
                 down = points[-1, 1] < points[0, 1] - 0.02
-                axes.annotate(amounts[-1], points[-1], (0, -13 if down else 7), textcoords="offset points", ha="center", fontsize=8.5,
+                axes.annotate(amounts[-1], points[-1], (0, -18 if down else 8), textcoords="offset points", ha="center",
                               color=colours[name], bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5})  # fmt: skip
         axes.axvline(before, color=GREY, lw=1, ls="--")
         axes.set_xlim(0, 1.06)
@@ -124,8 +124,8 @@ def _name_ends(axes, paths):
     placed = []
     for name in ("EWC", "L2", "plain"):
         end = paths[name][-1]
-        near = sum(float((end - other).norm()) < 0.45 for other in placed)
-        shift = {"EWC": (-8, 5 - 12 * near), "L2": (8, -3 - 12 * near), "plain": (9, -3 - 12 * near)}[name]
+        near = sum(float((end - other).norm()) < 1.0 for other in placed)
+        shift = {"EWC": (-8, 5 - 15 * near), "L2": (8, -3 - 15 * near), "plain": (9, -3 - 15 * near)}[name]
         axes.annotate(
             name,
             end,

@@ -132,6 +132,7 @@ def pixels(maps: dict[str, Tensor], things: str) -> Picture:
         f"All have much in the middle, where strokes vary, and nothing at the border. Correlation of the pictures: {said}.",
         *(of(title, image) for title, image in maps.items()),
         size=(2.4, 2.6),
+        row=len(maps) == 3,
     )
 
 
@@ -153,7 +154,7 @@ def against_fisher(curves: dict[str, Sequence[tuple[Tensor, Tensor]]], slopes: d
         ends = torch.tensor([float(x[1]), 1.0])
         for power, word in ((0.5, "square root"), (1.0, "multiple")):
             axes.plot(ends, ends**power, color=GREY, lw=1, ls=":")
-            axes.annotate(word, (ends[0], ends[0] ** power), (-4, 0), textcoords="offset points", color=GREY, fontsize=8.5,
+            axes.annotate(word, (ends[0], ends[0] ** power), (-4, 0), textcoords="offset points", color=GREY,
                           ha="right", va="center")  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -174,9 +175,9 @@ def against_fisher(curves: dict[str, Sequence[tuple[Tensor, Tensor]]], slopes: d
 def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], keeps: dict[str, str]) -> Picture:
     """Accuracy against what is carried from task to task, in bytes on a logarithmic axis; what carries nothing stands at the left edge."""
     carried = {name: amount for name, amount in bytes_of.items() if amount}
-    left = min(carried.values()) / 4
+    left = min(carried.values()) / 10
     means = [fmean(values) for values in accuracies.values()]
-    line = 0.055 * (max(means) - min(means))  # the height of a name, in the units of the axis
+    line = 0.075 * (max(means) - min(means))  # the height of a name, in the units of the axis
 
     def panel(axes):
         spots = {name: (max(bytes_of[name], left), fmean(values)) for name, values in accuracies.items()}
@@ -194,7 +195,7 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
                 axes.errorbar(x, y, yerr=_spread(accuracies[name]), color=colour, marker=mark, ms=6, capsize=2, lw=1.2)
                 far = {"arrowstyle": "-", "color": colour, "lw": 0.6} if abs(heights[name] - y) > line / 2 else None
                 place = (x / 1.3, heights[name]) if side == "left" else (1.22 * x, y)
-                axes.annotate(name, (x, y), place, va="center", ha="right" if side == "left" else "left", color=colour, fontsize=9,
+                axes.annotate(name, (x, y), place, va="center", ha="right" if side == "left" else "left", color=colour,
                               arrowprops=far, zorder=1)  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlim(left / 1.5, max(carried.values()) * 6)
@@ -212,7 +213,7 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
     return draw(
         f"Mean accuracy at the end against what is carried from task to task, on a logarithmic axis: {said}.",
         panel,
-        size=(5.4, 3.8),
+        size=(5.4, 4.4),
     )
 
 

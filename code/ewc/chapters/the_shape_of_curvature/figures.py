@@ -43,13 +43,14 @@ def whole_fisher(matrix: Tensor, layers: Sequence[tuple[str, int]], full: float)
     def panel(axes):
         _map(axes, matrix, full)
         start = 0
-        for name, size in layers:
+        for _, size in layers:
             for edge in (start, start + size):
                 axes.axhline(edge, color=INK, lw=0.6)
                 axes.axvline(edge, color=INK, lw=0.6)
-            axes.annotate(f"{name}\n{size}", (0, start + size / 2), (-5, 0), textcoords="offset points", ha="right",
-                          va="center", annotation_clip=False)  # fmt: skip
             start += size
+        middles = [sum(size for _, size in layers[:place]) + layers[place][1] / 2 for place in range(len(layers))]
+        axes.set_yticks(middles, [f"{name}\n{size}" for name, size in layers], linespacing=1.0)
+        axes.tick_params(length=0)
         axes.plot([0, len(matrix)], [0, len(matrix)], color=INK, lw=0.7)
 
     names = ", ".join(f"{name} with {size}" for name, size in layers)
@@ -62,7 +63,7 @@ def whole_fisher(matrix: Tensor, layers: Sequence[tuple[str, int]], full: float)
         "tiles, each with the same pattern of stripes, some stronger and some weaker. A thin line runs along the diagonal. The rectangles between different layers are not empty. "
         f"The squares of the layers hold {within / total:.0%} of the sum of all squared entries, the diagonal alone {float(matrix.diagonal().square().sum()) / total:.0%}.",
         panel,
-        size=(6.2, 5.4),
+        size=(6.8, 5.4),
     )
 
 
@@ -140,7 +141,7 @@ def rises(directions: Sequence[str], ratios: dict[str, Sequence[float]]) -> Pict
             axes.plot(ratios[name], rows, color=colour, ls="", marker=marker, ms=7, mec="none", alpha=0.9)
         axes.set_xscale("log")
         axes.set_ylim(len(directions) - 0.5, -1.0)
-        axes.set_yticks(list(rows), directions)
+        axes.set_yticks(list(rows), directions, linespacing=1.0)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         low, high = min(map(min, ratios.values())), max(map(max, ratios.values()))
@@ -164,7 +165,7 @@ def rises(directions: Sequence[str], ratios: dict[str, Sequence[float]]) -> Pict
     return draw(
         f"For each direction the predicted rise of the loss divided by the true one, on a logarithmic axis. {said}.",
         panel,
-        size=(5.6, 3.3),
+        size=(5.6, 3.9),
     )
 
 
@@ -203,7 +204,7 @@ def spectra(values: dict[str, Tensor]) -> Picture:
             ordered = values[name].sort(descending=True).values
             axes.plot(range(1, len(ordered) + 1), ordered, color=colour, ls=line)
             axes.annotate(name, (1, float(ordered[0])), (-4, 0), textcoords="offset points", color=colour, ha="right",
-                          va={"whole": "bottom", "Kronecker": "top", "diagonal": "center"}[name], annotation_clip=False)  # fmt: skip
+                          va={"whole": "bottom", "Kronecker": "top", "diagonal": "top"}[name], annotation_clip=False)  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_ylim(top * 1e-6, top * 2)
@@ -231,7 +232,7 @@ def errors_by_uses(uses: Sequence[int], errors: dict[str, Tensor]) -> Picture:
     def panel(axes):
         ends = {name: float(errors[name].mean(0)[-1]) for name in colours}
         # Names that would stand on one another are moved apart, each by what it takes.
-        room = 0.075 * max(float(each.max()) for each in errors.values())
+        room = 0.1 * max(float(each.max()) for each in errors.values())
         heights, below = {}, -1.0
         for name in sorted(ends, key=ends.get):
             heights[name] = below = max(ends[name], below + room)

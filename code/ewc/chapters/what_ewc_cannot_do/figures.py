@@ -36,10 +36,10 @@ def _matrix(title, shares, names):
         for i in range(len(shares)):
             for j in range(len(shares)):
                 if shares[i, j] >= 0.1:
-                    axes.annotate(f"{100 * shares[i, j]:.0f}", (j, i), ha="center", va="center", fontsize=6.5 if len(names) > 5 else 9, color=INK)
+                    axes.annotate(f"{100 * shares[i, j]:.0f}", (j, i), ha="center", va="center", color=INK)
         axes.set_xticks(range(len(shares)), names, rotation=90 if max(map(len, names)) > 4 or (len(names) > 5 and max(map(len, names)) > 2) else 0)
         axes.set_yticks(range(len(shares)), names)
-        axes.tick_params(length=0, labelsize=8)
+        axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(True)
             spine.set_linewidth(0.6)
@@ -156,8 +156,7 @@ def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
                 axes.plot(each.chosen, max(each.found), color=colour, marker=mark, ms=8.5)
             heights = apart([max(each.found) for each in methods.values()], 1.15 * room)
             for method, height in zip(methods, heights, strict=True):
-                axes.annotate(method, (10 ** max(ends), height), (9, 0), textcoords="offset points", color=looks[method][0], va="center",
-                              fontsize=8.5, annotation_clip=False)  # fmt: skip
+                axes.annotate(method, (10 ** max(ends), height), (9, 0), textcoords="offset points", color=looks[method][0], va="center", annotation_clip=False)  # fmt: skip
             ticks = range(round(min(ends)), round(max(ends)) + 1, 2)
             axes.set_xticks([10.0**tick for tick in ticks], [f"10{str(tick).translate(_RAISED)}" for tick in ticks])
             axes.minorticks_off()
@@ -233,7 +232,7 @@ def blind_parabola(shift: Tensor, truth: Tensor, parabola: Tensor, reached: floa
         axes.annotate("parabola of\nthe Fisher", (shift[-1], parabola[-1]), (5, 4), textcoords="offset points", color=ORANGE, va="center",
                       annotation_clip=False)  # fmt: skip
         axes.axvline(reached, color=GREY, lw=1, ls=":")
-        axes.annotate("as far as the\nlast lesson goes", (reached, float(truth.max())), (-4, 0), textcoords="offset points", color=GREY, va="top", ha="right", fontsize=9)
+        axes.annotate("as far as the\nlast lesson goes", (reached, float(truth.max())), (-4, 0), textcoords="offset points", color=GREY, va="top", ha="right")
         axes.set_xlim(0, float(shift[-1]))
         axes.set_ylim(0, None)
         axes.set_xlabel("rise $c$ of one new class’s logit")
@@ -280,7 +279,7 @@ def noise_by_size(sizes: Sequence[float], accuracy: dict[str, Tensor], divergenc
             colour, mark = _KINDS[kind]
             axes.loglog(sizes, values.mean(0), color=colour, marker=mark, ms=4.5)
             axes.loglog(sizes, promised[kind].mean(0), color=colour, ls="--", lw=1.2)
-        axes.annotate("promised, dashed", (sizes[0], float(promised["uniform"].mean(0)[0])), (2, 40), textcoords="offset points", fontsize=9)
+        axes.annotate("promised, dashed", (sizes[0], float(promised["uniform"].mean(0)[0])), (2, 40), textcoords="offset points")
         axes.set_xticks([5, 10, 20, 40], ["5", "10", "20", "40"])
         axes.minorticks_off()
         axes.set_title("divergence")
@@ -315,7 +314,7 @@ def lesson_by_lesson(found: dict[str, Tensor], chance: float) -> Picture:
             colour, mark, line = looks[name]
             axes.plot(lessons, values.mean(0), color=colour, marker=mark, ms=5, ls=line)
             axes.fill_between(lessons, values.amin(0), values.amax(0), color=colour, alpha=0.2, linewidth=0)
-        ends = apart([float(values.mean(0)[-1]) for values in found.values()], 0.062)
+        ends = apart([float(values.mean(0)[-1]) for values in found.values()], 0.08)
         for name, end in zip(found, ends, strict=True):
             axes.annotate(name, (lessons[-1], end), (7, 0), textcoords="offset points", color=looks[name][0], va="center", annotation_clip=False)
         axes.axhline(chance, color=GREY, lw=1, ls=":")

@@ -38,7 +38,7 @@ def coin_in_two(theta: Tensor, morning: Tensor, evening: Tensor, whole: Tensor, 
             axes,
             f"after the\nmorning\n({counts[0]} tosses)",
             (theta[beside], morning[beside]),
-            (-8, 0),
+            (-14, 0),
             BLUE,
             ha="right",
         )
@@ -122,7 +122,7 @@ def line_in_two(halves, first, second, both, whole, upright) -> Picture:
         across, up = ellipse(*upright)
         axes.plot(across, up, color=BLUE, ls=":")
         beside = int(across.argmin())
-        label(axes, "its\ndiagonal", (across[beside], up[beside]), (-6, 0), BLUE, ha="right")
+        label(axes, "its\ndiagonal", (across[beside], up[beside]), (-9, 0), BLUE, ha="right")
         across, up = ellipse(*both)
         axes.plot(across, up, color=INK)
         across, up = ellipse(*whole)
@@ -225,7 +225,7 @@ def coin_toss_by_toss(theta: Tensor, tosses: Tensor, densities) -> Frames:
                 axes.plot(theta, line * top * 0.94, color=ORANGE, lw=1.1, ls=":")
                 side = {"x": 0.99, "ha": "right"} if tosses[count - 1] else {"x": 0.01, "ha": "left"}
                 name = "head: $\\theta$" if tosses[count - 1] else "tail: $1-\\theta$"
-                fixed(axes, name, (side["x"], 0.97), ORANGE, ha=side["ha"], va="bottom", fontsize=9)
+                fixed(axes, name, (side["x"], 0.97), ORANGE, ha=side["ha"], va="bottom")
             axes.plot(theta, density, color=BLUE)
             axes.set_xlim(0, 1)
             axes.set_ylim(0, top)
@@ -233,7 +233,7 @@ def coin_toss_by_toss(theta: Tensor, tosses: Tensor, densities) -> Frames:
             axes.spines["left"].set_visible(False)
             axes.set_xlabel("chance of heads, $\\theta$")
             letters = "".join("TH"[int(toss)] for toss in tosses[:count])
-            axes.set_title(" ".join(letters[place : place + 5] for place in range(0, count, 5)) or "no toss yet")
+            axes.set_title(" ".join(letters[place : place + 5] for place in range(0, count, 5)) or "no toss yet", pad=19)
 
         heads = int(tosses[:count].sum())
         if not count:
