@@ -65,7 +65,7 @@
       if (symbol.from) links.append(" · ") || linked(links, symbol.from, symbol.at);
       return true;
     }
-    const runs = element.dataset.runs.split(" ").filter((key) => data.runs[key]).map((key) => ({ key, ...data.runs[key], ...data.settings[data.runs[key].of] }));
+    const runs = element.dataset.runs.split(" ").filter((key) => data.runs[key]).map((key) => ({ key, seed: data.runs[key][1], ...data.settings[data.runs[key][0]] }));
     if (!runs.length) return false;
     line(box, "p", runs.length > 1 ? `From ${runs.length} runs` : "From a run", "name");
     const alike = grouped(runs, (run) => `${run.name}: ${Object.entries(run.configuration).map((pair) => pair.join(" = ")).join(", ")}`);

@@ -312,10 +312,11 @@ def describe(app: Sphinx, pagename, templatename, context, doctree):
     rows = {key: row for name in chapters(env) for key, row in collected(env)[name]["runs"].items() if key in keys}
     runs, settings = {}, []     # what runs share is told once, and they point to it
     for key, row in rows.items():
-        shared = {"name": row["name"], "configuration": {name: str(value) for name, value in row["configuration"].items()}}
+        shared = {"name": row["name"], "configuration": {name: str(value) for name, value in row["configuration"].items()},
+                  "device": row["device"], "finished": row["finished"][:10]}  # fmt: skip
         if shared not in settings:
             settings.append(shared)
-        runs[key] = {"of": settings.index(shared), "seed": row["seed"], "device": row["device"], "finished": row["finished"][:10]}
+        runs[key] = [settings.index(shared), row["seed"]]
     if symbols or runs:
         content = {"symbols": symbols, "runs": runs, "settings": settings}
         content |= {key: app.builder.get_relative_uri(pagename, target) for key, target in

@@ -114,6 +114,12 @@ def test_a_drawing_keeps_its_look(tmp_path):
     assert f'<image href="../_images/{image.name}"/>' in made
 
 
+def test_a_cell_of_one_paragraph_is_its_text_and_others_stay(tmp_path):
+    many = "<td><p>a</p><p>b</p></td>"
+    made = ewc_light.plain(f'<tr class="row-odd" id="x"><td><p>a <a href="b">c</a></p></td>\n{many}</tr>', "", tmp_path)
+    assert made == f'<tr id="x"><td>a <a href="b">c</a></td>\n{many}</tr>'
+
+
 def test_points_of_one_colour_say_it_once_and_the_others_each(tmp_path):
     point = '<use xlink:href="#m" x="{}" y="7.126" fill="{}" fill-opacity="0.6"/>'
     same, mixed = (f"<svg><g>{point.format(123.456, 'red')} {point.format(3.456, colour)}</g></svg>" for colour in ("red", "blue"))

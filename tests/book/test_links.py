@@ -45,8 +45,8 @@ def test_nothing_in_a_record_or_symbol_ends_or_begins_a_script(monkeypatch):
     data = context["body"].partition(">")[2].removesuffix("</script>")
     assert "<" not in data
     assert json.loads(data)["symbols"]["x"]["meaning"] == harm
-    assert json.loads(data)["runs"]["key"]["device"] == harm
-    assert json.loads(data)["settings"] == [{"name": harm, "configuration": {"a": harm}}]
+    assert json.loads(data)["runs"] == {"key": [0, 0]}
+    assert json.loads(data)["settings"] == [{"name": harm, "configuration": {"a": harm}, "device": harm, "finished": "2026-01-01"}]
 
 
 def test_a_folder_may_have_brackets_in_its_name(tmp_path):
