@@ -445,7 +445,7 @@ REFUSED = {
     "NaN in a weight": (lambda: (infinite(), X), {}, ["not finite", "'2.bias'"]),
     "NaN in the inputs": (lambda: (LINEAR, torch.full((5, 4), float("nan"))), {}, ["finite"]),
     "nothing to train": (lambda: (frozen(), X), {}, ["no parameter that requires grad"]),
-    "overflow": (lambda: (overflowing(), 1e10 * X), {}, ["not finite"]),
+    "overflow": (lambda: (overflowing(), 1e10 * X), {}, ["a logit that is not finite"]),
     "a column of scores": (lambda: (nn.Linear(4, 1), X), {}, ["logits", "(5, 1)", "2 or more classes", "'bernoulli'", "'gaussian'"]),
     "examples that went": (
         lambda: (Function(lambda m, x: m.a(x).sum(0, keepdim=True), a=nn.Linear(4, 3)), X),

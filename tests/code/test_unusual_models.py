@@ -7,7 +7,7 @@ import pytest
 import torch
 from by_hand import Function, assert_same, mean_over, whole_state
 from by_loop import by_loop, hold_to_the_loop
-from ewc import SynapticIntelligence, diagonal_fisher, full_fisher, kronecker_fisher
+from ewc import SynapticIntelligence, diagonal_fisher, full_fisher, kronecker_fisher, mixing
 from ewc.sensitivity import output_sensitivity
 from random_models import Recipe, build, known
 from random_parts import Sign
@@ -895,6 +895,13 @@ def test_outputs_that_cancel_to_nearly_nothing_are_off_by_rounding_and_not_mixed
         with torch.no_grad():
             network.b.bias -= network(inputs)[place]
         diagonal_fisher(network, inputs, likelihood="gaussian")
+
+
+def test_a_row_is_not_measured_by_a_larger_one():
+    logits = torch.ones(5, 3) * torch.tensor([[1.0], [1.0], [1.0], [1.0], [1e6]])
+    found = logits.clone()
+    found[0] += 1e-3
+    assert mixing._alike(found, logits, slice(None), 1e-5).tolist() == [False, True, True, True, True]
 
 
 def clipped(m, x, by):
