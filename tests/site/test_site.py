@@ -45,7 +45,7 @@ def test_words_of_pages_and_figures_are_set_in_the_fonts_that_the_book_sends(win
     session.send("DOM.enable")
     session.send("CSS.enable")
     root = session.send("DOM.getDocument", {"depth": 0})["root"]["nodeId"]
-    expected = {".bd-article section > p": "STIX Two Text", ".bd-article h2": "Source Sans 3", ".bd-article pre": "Source Code Pro",
+    expected = {".bd-article section > p": "STIX Two Text", ".bd-article h2": "Source Sans 3", ".bd-article p code": "Source Code Pro",
                 ".picture text": "Source Sans 3", ".picture .formula-letter": "STIX Two Text"}  # fmt: skip
     for selector, family in expected.items():
         node = session.send("DOM.querySelector", {"nodeId": root, "selector": selector})["nodeId"]
