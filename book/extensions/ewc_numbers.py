@@ -163,12 +163,14 @@ def experiment(runs, pages):
     """The runs of one experiment: what is the same in all of them stands above the table, once, and a row says what is its own."""
     settings = [[*row["configuration"].items(), ("data", row["data"]), ("torch", row["versions"].get("torch", "–"))] for row in runs]
     same = [pair for pair in settings[0] if len(runs) > 1 and all(pair in other for other in settings)]
-    body = []
+    body, before = [], None
     for row, own in zip(runs, settings, strict=True):
         made = f"{row['device']}, {row['finished'][:16].replace('T', ' ')}"
-        cells = [written([pair for pair in own if pair not in same]), plain(row["seed"]), plain(f"{row['seconds']:.1f}"), plain(made),
-                 spaced(pages[row["key"]], ", ")]  # fmt: skip
+        its_own = [pair for pair in own if pair not in same]
+        described = plain("as above") if its_own and its_own == before else written(its_own)
+        cells = [described, plain(row["seed"]), plain(f"{row['seconds']:.1f}"), plain(made), spaced(pages[row["key"]], ", ")]
         body.append((f"run-{row['key']}", cells))
+        before = its_own
     head = ("configuration", "seed", "seconds", "made on, when", "used in")
     above = [nodes.paragraph("", "", nodes.Text("In all of them "), *written(same), nodes.Text("."))] if same else []
     return [*above, table(head, body, "runs")]

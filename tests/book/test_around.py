@@ -84,9 +84,9 @@ def test_a_formula_in_a_snippet_is_letters_or_left_out(tex, letters):
 
 def test_what_all_runs_of_an_experiment_share_is_said_once():
     runs = [{"key": str(seed), "configuration": {"steps": 5, "lr": lr}, "seed": seed, "seconds": 1.0, "device": "CPU", "data": "digits",
-             "finished": "2026-01-01T00:00:00", "versions": {"torch": "2"}} for seed, lr in enumerate((1, 2))]  # fmt: skip
-    above, table = ewc_numbers.experiment(runs, {"0": [], "1": []})
+             "finished": "2026-01-01T00:00:00", "versions": {"torch": "2"}} for seed, lr in enumerate((1, 2, 2))]  # fmt: skip
+    above, table = ewc_numbers.experiment(runs, {"0": [], "1": [], "2": []})
     assert above.astext() == "In all of them steps=5 data=digits torch=2."
-    assert [row.children[0].astext() for row in table.findall(nodes.row)][1:] == ["lr=1", "lr=2"]
+    assert [row.children[0].astext() for row in table.findall(nodes.row)][1:] == ["lr=1", "lr=2", "as above"]
     (alone,) = ewc_numbers.experiment(runs[:1], {"0": []})
     assert [row.children[0].astext() for row in alone.findall(nodes.row)][1:] == ["steps=5 lr=1 data=digits torch=2"]
