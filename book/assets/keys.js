@@ -47,4 +47,10 @@
     next.setAttribute("tabindex", "0");
     next.focus();
   });
+
+  // The theme's scripts, and the one that copies, let the focus go when a button is pressed. Pressed by a key, it keeps it.
+  document.addEventListener("click", (event) => {
+    const pressed = event.detail === 0 && event.target.closest("button");
+    if (pressed) setTimeout(() => document.activeElement === document.body && pressed.focus());
+  });
 })();

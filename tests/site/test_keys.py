@@ -67,3 +67,25 @@ def test_the_switch_is_remembered_and_can_be_turned_back(visit):
     assert page.evaluate(stops) == short
     switch.press("Enter")
     assert page.evaluate(stops) == before
+
+
+def test_each_control_shows_that_it_has_the_focus(visit):
+    page, unseen = visit("book/elastic/deriving-ewc"), set()
+    shown = """() => { const e = document.activeElement, style = getComputedStyle(e);
+        return e === document.body ? null : [`${e.tagName}.${e.getAttribute('class')}`, style.outlineStyle !== 'none' && style.opacity > 0] }"""
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        if (found := page.evaluate(shown)) is None:
+            break
+        unseen |= {found[0]} if not found[1] else set()
+    assert unseen == set()
+
+
+@pytest.mark.parametrize("button", [".theme-switch-button", ".copybtn"])
+def test_a_button_that_a_key_presses_keeps_the_focus(visit, button):
+    """The theme's scripts let it go."""
+    page = visit("book/elastic/deriving-ewc")
+    page.locator(f"{button}:visible").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(50)
+    assert page.evaluate("name => document.activeElement.matches(name)", button)
