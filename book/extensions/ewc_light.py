@@ -28,8 +28,14 @@ FEATURES = ("frames.js", "switch.js", "search-index.js", "search.js")      # of 
 SETTINGS = """var toggleHintShow = "Show", toggleHintHide = "Hide", toggleOpenOnPrint = "true",
     togglebuttonSelector = ".toggle, .admonition.dropdown";
 """
-# Before the page is drawn, so that it is not drawn in another theme first.
-THEME = """for (const key of ["mode", "theme"]) document.documentElement.dataset[key] = localStorage.getItem(key) || "auto";\n"""
+# Before the page is drawn, so that it is not drawn in another theme first, nor in other letters. (From the disk they are there at once,
+# and a browser would complain.)
+THEME = """for (const key of ["mode", "theme"]) document.documentElement.dataset[key] = localStorage.getItem(key) || "auto";
+if (location.protocol !== "file:")
+  for (const name of ["stix-two-text", "source-sans-3", "source-sans-3-bold"])
+    document.head.append(Object.assign(document.createElement("link"), {
+      rel: "preload", as: "font", type: "font/woff", crossOrigin: "", href: new URL(`${name}.woff`, document.currentScript.src) }));
+"""
 # Drawn for this book, in strokes on a square of 16.
 ICONS = {
     "angle-left": "M10 3 5 8l5 5", "angle-right": "m6 3 5 5-5 5", "arrow-up": "M8 14V2M3 7l5-5 5 5", "bars": "M2 4h12M2 8h12M2 12h12",
