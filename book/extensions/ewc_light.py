@@ -133,6 +133,7 @@ def plain(body, up, site):
     body = re.sub(r'<code class="literal"><span class="pre">([\w.,=+]+)</span></code>', r'<code class="literal">\1</code>', body)
     body = re.sub(r"<(t[dh][^>]*)><p>([^<]*(?:<(?!/?p[ >])[^<]*)*)</p>\s*</(t[dh])>", r"<\1>\2</\3>", body)
     body = re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox")', "", body, flags=re.DOTALL)   # a title and contents for paper alone
+    body = body.replace(' class="tex2jax_ignore mathjax_ignore"', "")
     body = re.sub(r'<tr class="row-(?:odd|even)"', "<tr", body)
     body = re.sub(r'<span class="(?:n|p|w)">([^<]*)</span>', r"\1", body)      # names, brackets and spaces have the colour of the listing
 

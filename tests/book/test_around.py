@@ -40,7 +40,7 @@ def test_the_files_for_machines_are_there(real_book):
 def test_an_address_is_taken_from_the_environment_and_used_whole(tmp_path, monkeypatch):
     monkeypatch.setenv("BOOK_ADDRESS", "https://example.org/book/")
     config = SimpleNamespace(book_address="", book_repository="https://example.org/source", html_title="A book", root_doc="index",
-                             external_site_map=["index", "a"])  # fmt: skip
+                             external_site_map=["index", "a"], book_moved={"old/b": "a"})  # fmt: skip
     ewc_site.settle(None, config)
     assert (config.book_address, config.html_baseurl) == ("https://example.org/book", "https://example.org/book/")
     app = SimpleNamespace(config=config, outdir=tmp_path, ewc_descriptions={"index": "All.", "a": "One."},
@@ -50,6 +50,8 @@ def test_an_address_is_taken_from_the_environment_and_used_whole(tmp_path, monke
     assert "<loc>https://example.org/book/a.html</loc>" in (tmp_path / "sitemap.xml").read_text()
     assert "Sitemap: https://example.org/book/sitemap.xml" in (tmp_path / "robots.txt").read_text()
     assert 'href="/book/index.html"' in (tmp_path / "404.html").read_text()
+    assert 'url=../a.html"' in (tmp_path / "old/b.html").read_text()
+    assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("wrong", ["http://example.org", "javascript:alert(1)", "example.org", 'https://example.org/"><script>'])

@@ -46,7 +46,8 @@ def style() -> dict:
     for family, weight, slant in _DRAWN_WITH:
         file = Path(style.folder.name, f"{family} {weight} {slant}.ttf")
         file.write_bytes(face(family, weight, slant))
-        named = {"fname": str(file), "name": family, "style": slant, "variant": "normal", "weight": weight}
+        called = 400 if weight == 400 else 700  # drawings ask for bold, and the bold face of the site is its 600
+        named = {"fname": str(file), "name": family, "style": slant, "variant": "normal", "weight": called}
         font_manager.fontManager.ttflist.append(font_manager.FontEntry(**named, stretch="normal", size="scalable"))
     return {
         "font.family": [SANS, "DejaVu Sans"],

@@ -78,6 +78,15 @@ def test_words_stay_words_and_a_formula_reads_in_its_order():
     assert not re.search(r"<text[^>]*style=", panel)
 
 
+def test_bold_words_have_a_face_and_no_warning_reaches_the_page(caplog):
+    if not faces.FOLDER.is_dir():
+        pytest.skip("the fonts are not installed here: make vendor")
+    faces.style()
+    matplotlib.font_manager.fontManager._findfont_cached.cache_clear()
+    draw("words", words_of)
+    assert [record.message for record in caplog.records] == []
+
+
 @pytest.mark.parametrize(("panels", "size", "row", "shown"), [(1, (5.4, 3.3), False, 342), (1, (4.4, 2.9), False, 342), (2, (3.5, 2.9), False, 322),
                                                                (3, (2.4, 2.6), True, 200)])  # fmt: skip
 def test_letters_are_as_large_as_the_narrowest_place_of_a_panel_needs(panels, size, row, shown):
