@@ -123,3 +123,10 @@ def test_a_first_visit_has_nothing_to_complain_of(browser, real_book):
     page.wait_for_load_state("load")
     page.close()
     assert complaints == []
+
+
+def test_what_looks_at_the_same_page_is_kept_together(request):
+    """Else each process opens each page, and builds what another has built: twice the time, and nobody is told."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("the tests run in one process, or not in groups")
+    assert request.node.nodeid.endswith("@test_site")
