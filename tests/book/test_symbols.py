@@ -168,7 +168,7 @@ def test_faults_of_the_table_stop_the_build_and_are_named(failing):
 def test_our_scripts_and_styles_are_small():
     """What a server sends, compressed, for all of them; and what the symbols alone cost, as they lie on disk."""
     files = [file.read_bytes() for file in (ROOT / "book/assets").iterdir() if file.suffix in (".js", ".css")]
-    assert sum(len(gzip.compress(file)) for file in files) <= 15 * 1024
+    assert sum(len(gzip.compress(file)) for file in files) <= 18 * 1024
     style = (ROOT / "book/assets/book.css").read_text("utf8").partition("---- Symbols")[2].partition("/* ----")[0]
     assert len(style) > 500
     assert len((ROOT / "book/assets/symbols.js").read_bytes()) + len(style.encode()) <= 15 * 1024
