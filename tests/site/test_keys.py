@@ -71,8 +71,8 @@ def test_the_switch_is_remembered_and_can_be_turned_back(visit):
 
 def test_each_control_shows_that_it_has_the_focus(visit):
     page, unseen = visit("book/elastic/deriving-ewc"), set()
-    shown = """() => { const e = document.activeElement, style = getComputedStyle(e);
-        return e === document.body ? null : [`${e.tagName}.${e.getAttribute('class')}`, style.outlineStyle !== 'none' && style.opacity > 0] }"""
+    shown = """() => { const e = document.activeElement, style = getComputedStyle(e), ring = [style.outlineStyle, style.boxShadow];
+        return e === document.body ? null : [`${e.tagName}.${e.getAttribute('class')}`, ring.some(each => each !== 'none') && style.opacity > 0] }"""
     for _ in range(400):
         page.keyboard.press("Tab")
         if (found := page.evaluate(shown)) is None:
