@@ -38,7 +38,7 @@ def weighted_scores(logits, labels, targets, draws):
         else:
             drawn = [checked_labels(targets, classes)]
         # ∂ log softmax(z)_y / ∂z = e_y − p, and each of the drawn labels counts as one of them.
-        ones = p.new_ones(len(p), 1)
+        ones = p.new_ones(len(p))[:, None]
         scores = ((-p).scatter_add_(1, label[:, None], ones) / len(drawn) ** 0.5 for label in drawn)
     for score in scores:
         yield score.to(logits.dtype)

@@ -13,7 +13,7 @@ from house import ROOT, imports, modules
 PAGES = {path.stem: cells(path.read_text("utf8")) for path in sorted(ROOT.glob("book/*/*.md"))}
 PAGES = {name: [each for each in page if isinstance(each, Cell)] for name, page in PAGES.items() if any(isinstance(each, Cell) for each in page)}
 # What a foreign module is installed as, where that is not its name, or what brings it.
-INSTALLED = {"sklearn": "scikit-learn", "PIL": "matplotlib"}
+INSTALLED = {"sklearn": "scikit-learn", "PIL": "matplotlib", "fontTools": "fonttools"}
 
 
 def page_of(*codes):

@@ -64,7 +64,7 @@ def test_the_bytes_are_those_of_the_tensors_that_each_method_needs():
     number = 8  # how many images of a task are kept
     assert carried["replay"] == 2 * 6 * (4 * 784 + 8) + number + len(torch.Generator().get_state())
     assert carried["DER"] == 2 * 6 * (4 * 784 + 4 * 10) + len(torch.Generator().get_state())
-    assert carried["OWM"] == 4 * (785**2 + 5**2)
+    assert carried["OWM"] == one + 4 * (785**2 + 5**2)
     # While a task is learned, the path needs the start, the last step, the gradient and the sum.
     assert found["SI"]["held"] == 6 * one
     assert found["EWC"]["held"] == carried["EWC"]

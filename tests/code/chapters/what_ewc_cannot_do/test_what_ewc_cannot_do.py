@@ -186,7 +186,7 @@ def test_the_pairs_that_are_answered_are_told_in_words():
     drawn = figures.pairs_answered({"λ = 7": shares}, ["0, 1", "2, 3"])
     assert "λ = 7: of each pair's own, 25, 100; most answered is the pair 2, 3, with 88%." in drawn.alt
     (panel,) = drawn.panels
-    assert all(f"<!-- {text} -->" in panel for text in ("25", "75", "100", "λ = 7")) and "<!-- 0 -->" not in panel
+    assert all(f">{text}</text>" in panel for text in ("25", "75", "100", "λ = 7")) and ">0</text>" not in panel
 
 
 def test_with_outputs_of_its_own_a_task_is_read_better_than_among_all(lessons):
