@@ -2,7 +2,8 @@
 // or of a list at the side, it stops at one, from which the arrow keys go on to the others: a long page has hundreds.
 (() => {
   const KEPT = "short tab", CONTROLS = "a[href], button, summary", PASSED = ".sym[tabindex='0'], .num[tabindex='0']";
-  const around = (element) => element.closest?.("section, nav, .bd-sidebar-secondary, .bd-header-article, .take-along, header, footer") ?? document.body;     // the document itself may be told of a key
+  const GROUPS = "section, nav, .bd-sidebar-secondary, .bd-header-article, .take-along, header, footer";
+  const around = (element) => element.closest?.(GROUPS) ?? document.body;     // the document itself may be told of a key
   const seen = (element) => element.checkVisibility?.({ visibilityProperty: true }) ?? element.getClientRects().length > 0;
   const skip = document.querySelector(".skip-link");
   if (!skip) return;

@@ -66,9 +66,9 @@ def finish(app: Sphinx, problem):
     if problem is None and app.builder.format == "html":
         pages = [page.read_text("utf8") for page in Path(app.outdir).rglob("*.html")]
         letters = set().union(*map(letters_of, pages))
-        for name, face in WORDS.items():
-            letters_of_words = cut_font(io.BytesIO(faces.face(*face)), letters, Path(app.outdir, f"_static/{name}.woff"), WRITING)
-        cut_font(Path(app.srcdir, FONT), set().union(letters - letters_of_words, *map(characters, pages)), Path(app.outdir, SENT))
+        had = [cut_font(io.BytesIO(faces.face(*face)), letters, Path(app.outdir, f"_static/{name}.woff"), WRITING) for name, face in WORDS.items()]
+        lacking = letters - set.intersection(*had)
+        cut_font(Path(app.srcdir, FONT), lacking.union(*map(characters, pages)), Path(app.outdir, SENT))
 
 
 def letters_of(page):

@@ -134,8 +134,8 @@ def chapters(env):
     return [name for name in env.config.external_site_map if name in collected(env)]
 
 
-def link(app, docname, target, text=None):
-    uri = app.builder.get_relative_uri(docname, target)
+def link(app, docname, target, text=None, anchor=""):
+    uri = app.builder.get_relative_uri(docname, target) + (f"#{anchor}" if anchor else "")
     return nodes.reference("", text or app.env.titles[target].astext(), internal=True, refuri=uri)
 
 

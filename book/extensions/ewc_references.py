@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from docutils import nodes
+from ewc_numbers import link, spaced
 from sphinx.application import Sphinx
 
 
@@ -19,11 +20,8 @@ def cited(app: Sphinx, doctree, docname):
     order = list(app.config.external_site_map)
     for entry in entries:
         pages = {use.docname for use in domain.citation_refs if keys[entry["ids"][0]] in {target.key for target in use.targets}}
-        said = nodes.paragraph("", "Cited in ", classes=["cited-in"])
-        for number, page in enumerate(sorted(pages, key=order.index)):
-            said += nodes.Text(", " * bool(number))
-            said += nodes.reference("", app.env.titles[page].astext(), internal=True, refuri=app.builder.get_relative_uri(docname, page))
-        entry += said
+        ways = [link(app, docname, page) for page in sorted(pages, key=order.index)]
+        entry += nodes.paragraph("", "", nodes.Text("Cited in "), *spaced(ways, ", "), classes=["cited-in"])
 
 
 def setup(app: Sphinx):

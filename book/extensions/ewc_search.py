@@ -13,11 +13,10 @@ import zlib
 from pathlib import Path
 
 from docutils import nodes
-from ewc_terms import GLOSSARY, INDEX, place
+from ewc_terms import GLOSSARY, INDEX, NO_TEXT, place
 from sphinx.application import Sphinx
 
 UNSAID = (nodes.math_block, nodes.raw, nodes.comment, nodes.image, nodes.literal_block, nodes.math)
-LEFT_OUT = {"take-along", "legend", "cell_output", "from-module"}
 FILE = "search-index.js"
 
 
@@ -50,7 +49,7 @@ def said(node):
     if isinstance(node, nodes.math):
         return [in_letters(node.astext())]
     classes = set(node.get("classes", ()))
-    if is_entry(node) or isinstance(node, UNSAID) or classes & LEFT_OUT:
+    if is_entry(node) or isinstance(node, UNSAID) or classes & NO_TEXT:
         return []
     if isinstance(node, nodes.TextElement):
         return ["".join(text for child in node.children for text in said(child))]

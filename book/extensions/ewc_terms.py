@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
+from ewc_numbers import link
 from ewc_symbols import API, NOTATION, RUNS, formula, stem
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -57,7 +58,7 @@ def place(app, entry):
     """The page, the anchor on it, and the heading of the section where an entry is answered."""
     name, _, at = entry["at"].partition("#")
     page = {stem(page): page for page in app.config.external_site_map}.get(name)
-    headings = {} if page is None else {link["anchorname"].lstrip("#"): link.astext() for link in app.env.tocs[page].findall(nodes.reference)}
+    headings = {} if page is None else {part["anchorname"].lstrip("#"): part.astext() for part in app.env.tocs[page].findall(nodes.reference)}
     if at not in headings:
         raise ExtensionError(f"terms.yml: {entry.get('term') or entry['names'][0]!r} is at {entry['at']!r}, and no page has such a section")
     return page, at, headings[at]
@@ -83,16 +84,11 @@ def resolve(app: Sphinx, doctree, docname):
 # ---- The two lists ----
 
 
-def way(app, docname, page, at="", words=None):
-    uri = app.builder.get_relative_uri(docname, page) + (f"#{at}" if at else "")
-    return nodes.reference("", words or app.env.titles[page].astext(), internal=True, refuri=uri)
-
-
 def section(app, docname, entry):
     """The chapter and, where it is one of its sections, that section."""
     page, at, heading = place(app, entry)
     title = app.env.titles[page].astext()
-    return way(app, docname, page, at, f"{title}, {heading}" if at else title)
+    return link(app, docname, page, f"{title}, {heading}" if at else title, at)
 
 
 def glossary(app, docname):
@@ -121,14 +117,14 @@ def index(app, docname):
     for entry in app.ewc_terms:
         page = place(app, entry)[0]
         if "term" in entry:
-            line(entry["term"], [way(app, docname, GLOSSARY, anchor(entry["term"]), entry["term"])], page, section(app, docname, entry))
+            line(entry["term"], [link(app, docname, GLOSSARY, entry["term"], anchor(entry["term"]))], page, section(app, docname, entry))
         for name in entry["names"]:
             line(name, [nodes.Text(name)], page, section(app, docname, entry))
     pages = {stem(page): page for page in app.config.external_site_map}
     for symbol in app.ewc_table.symbols.values():
         own, page = symbol.pages[0] if symbol.pages else symbol.introduced, pages[symbol.explained or symbol.introduced]
-        words = [way(app, docname, NOTATION, f"symbol-{symbol.id}", symbol.name), nodes.Text(" "), formula(app, symbol.tex, own)]
-        line(symbol.name, words, page, way(app, docname, page))
+        words = [link(app, docname, NOTATION, symbol.name, f"symbol-{symbol.id}"), nodes.Text(" "), formula(app, symbol.tex, own)]
+        line(symbol.name, words, page, link(app, docname, page))
     letters = {}
     for name in sorted(lines, key=sorted_as):
         first = sorted_as(name)[0].upper()
@@ -159,9 +155,9 @@ def mark(app, doctree, docname):
         for term, pattern in list(waiting.items()):
             for at, piece in enumerate(pieces):
                 if isinstance(piece, str) and (found := pattern.search(piece)):
-                    link = way(app, docname, GLOSSARY, anchor(term), found[0])
-                    link["classes"].append("term")
-                    pieces[at : at + 1] = [piece[: found.start()], link, piece[found.end() :]]
+                    leads = link(app, docname, GLOSSARY, found[0], anchor(term))
+                    leads["classes"].append("term")
+                    pieces[at : at + 1] = [piece[: found.start()], leads, piece[found.end() :]]
                     del waiting[term]
                     break
         if len(pieces) > 1:

@@ -53,6 +53,14 @@ def trainable(model):
     return {name: parameter for name, parameter in named(model).items() if parameter.requires_grad}
 
 
+def consolidated_twice():
+    """The error for a second `consolidate` about one task."""
+    return ValueError(
+        "inputs are consolidated with the weights of the last call unchanged, as in a loop over batches: each call would count as a "
+        "task of its own; give all examples of a task in one call"
+    )
+
+
 def checked_number(name, value, fits, words):
     """The value as a float, numpy's numbers too; an error, in these words, where it is no finite number or does not fit."""
     if not (isinstance(value, Real) and math.isfinite(value) and fits(value)):

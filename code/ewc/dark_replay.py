@@ -13,12 +13,28 @@ import torch
 from torch import Tensor, nn
 
 if __package__:
-    from .checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
+    from .checks import (
+        checked_count,
+        checked_number,
+        consolidated_twice,
+        kept_with,
+        unwrapped,
+        weight_of,
+        without_options,
+    )
     from .evaluating import evaluated
     from .heads import all_outputs, check_classes
     from .scores import check_logits
 else:  # copied into a folder, without a package
-    from checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
+    from checks import (
+        checked_count,
+        checked_number,
+        consolidated_twice,
+        kept_with,
+        unwrapped,
+        weight_of,
+        without_options,
+    )
     from evaluating import evaluated
     from heads import all_outputs, check_classes
     from scores import check_logits
@@ -135,10 +151,7 @@ class DarkReplay:
         with evaluated(unwrapped(self.model)), torch.no_grad():
             says = self._logits(shown)
         if not says.is_meta and torch.equal(says, said):  # on "meta" there are no values
-            raise ValueError(
-                "inputs are consolidated with the weights of the last call unchanged, as in a loop over batches: each call would count "
-                "as a task of its own; give all examples of a task in one call"
-            )
+            raise consolidated_twice()
 
     def _logits(self, inputs):
         with all_outputs(unwrapped(self.model)):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 if __package__:
-    from .checks import checked_count, checked_number, checked_state, named, trainable
+    from .checks import checked_count, checked_number, checked_state, consolidated_twice, named, trainable
 else:  # copied into a folder, without a package
-    from checks import checked_count, checked_number, checked_state, named, trainable
+    from checks import checked_count, checked_number, checked_state, consolidated_twice, named, trainable
 
 
 class _Quadratic(torch.autograd.Function):
@@ -126,10 +126,7 @@ def check_moved(model, terms):
     now, anchor = trainable(model), terms[-1][0] if terms else {}
     known = bool(now) and all(name in anchor and not value.is_meta for name, value in now.items())  # on "meta" there are no values
     if known and all(torch.equal(value, anchor[name]) for name, value in now.items()):
-        raise ValueError(
-            "inputs are consolidated with the weights of the last call unchanged, as in a loop over batches: each call would count as a "
-            "task of its own; give all examples of a task in one call"
-        )
+        raise consolidated_twice()
 
 
 def largest_curvature(strength, terms):
