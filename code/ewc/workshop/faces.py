@@ -6,28 +6,52 @@ font takes their place.
 """
 
 import functools
+import hashlib
 import io
+import os
 import tempfile
 from pathlib import Path
 
-from fontTools.merge import Merger
-from fontTools.ttLib import TTFont
 from matplotlib import font_manager
 
 FOLDER = Path(__file__).resolve().parents[3] / "node_modules/@fontsource"
+KEPT = Path(__file__).resolve().parents[3] / "_build" / "faces"
 SANS, SERIF, MONO = "Source Sans 3", "STIX Two Text", "Source Code Pro"
 _DRAWN_WITH = ((SANS, 400, "normal"), (SANS, 600, "normal"), (SERIF, 400, "normal"), (SERIF, 400, "italic"))
 
 
 def face(family: str, weight: int, style: str) -> bytes:
     """One face as a TrueType font, of its Latin and its Greek letters, which its makers ship apart."""
-    name = family.lower().replace(" ", "-")
+    from fontTools.merge import Merger  # here: a page whose faces are kept does not wait for it
+    from fontTools.ttLib import TTFont
+
     parts = []
-    for script in ("latin", "greek"):
-        part = TTFont(FOLDER / name / "files" / f"{name}-{script}-{weight}-{style}.woff", recalcTimestamp=False)
+    for file in _files(family, weight, style):
+        part = TTFont(file, recalcTimestamp=False)
         part.flavor = None
         parts.append(_written(part))
     return _written(Merger().merge(parts)).getvalue()
+
+
+def _files(family, weight, style):
+    name = family.lower().replace(" ", "-")
+    return [FOLDER / name / "files" / f"{name}-{script}-{weight}-{style}.woff" for script in ("latin", "greek")]
+
+
+def kept(family: str, weight: int, style: str) -> Path:
+    """The file of a face. The first process that draws with it writes it: to put four together takes longer than to draw a figure.
+
+    Its name has what it is made of: other fonts, or another way to put them together, have another file.
+    """
+    made_of = b"".join(path.read_bytes() for path in (Path(__file__), *_files(family, weight, style)))
+    file = KEPT / f"{family} {weight} {style} {hashlib.sha256(made_of).hexdigest()[:16]}.ttf"
+    if not file.exists():
+        KEPT.mkdir(parents=True, exist_ok=True)
+        number, unfinished = tempfile.mkstemp(dir=KEPT)
+        with open(number, "wb") as opened:
+            opened.write(face(family, weight, style))
+        os.replace(unfinished, file)  # whole or not at all
+    return file
 
 
 def _written(font):
@@ -42,10 +66,8 @@ def style() -> dict:
     """matplotlib's settings for the faces of the book, which it is given first; nothing where they are not installed."""
     if not all((FOLDER / family.lower().replace(" ", "-")).is_dir() for family, *_ in _DRAWN_WITH):
         return {"mathtext.fontset": "stix"}
-    style.folder = tempfile.TemporaryDirectory(prefix="faces-")  # kept until the process ends
     for family, weight, slant in _DRAWN_WITH:
-        file = Path(style.folder.name, f"{family} {weight} {slant}.ttf")
-        file.write_bytes(face(family, weight, slant))
+        file = kept(family, weight, slant)
         called = 400 if weight == 400 else 700  # drawings ask for bold, and the bold face of the site is its 600
         named = {"fname": str(file), "name": family, "style": slant, "variant": "normal", "weight": called}
         font_manager.fontManager.ttflist.append(font_manager.FontEntry(**named, stretch="normal", size="scalable"))
