@@ -38,7 +38,7 @@ _USES = {
 OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "way")
 
 PERMUTED = {
-    "cpu": {"count": 10, "hidden": (400, 100), "steps": 900, "strength": 30.0},
+    "cpu": {"count": 10, "hidden": (400, 100), "steps": 600, "strength": 30.0},
     "embedded": {"count": 5, "hidden": (100, 100), "steps": 240, "strength": 30.0},
     "cuda": {"count": 10, "hidden": (1000, 1000), "steps": 5000, "strength": 30.0},
 }
