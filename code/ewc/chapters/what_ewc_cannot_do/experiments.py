@@ -179,7 +179,7 @@ def _corrected(model, tasks, count, seed):
     return sum(accuracy(model, task) for task in tasks) / len(tasks)
 
 
-NOISE = {"cpu": {"steps": 1000}, "embedded": {"steps": 700}}
+NOISE = {"cpu": {"steps": 1000}, "embedded": {"steps": 300}}
 
 
 @depends_on(lambda configuration: (*_LEARNING, "noise"), sizes=NOISE)
