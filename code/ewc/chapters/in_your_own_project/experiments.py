@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector, parametrize, vector_to_paramete
 
 SIZES = {
     "cpu": {"width": 96, "steps": 400, "second_steps": 80, "batch": 16, "examples": 512, "count": 512},
-    "embedded": {"width": 32, "steps": 100, "second_steps": 30, "batch": 8, "examples": 256, "count": 128},
+    "embedded": {"width": 32, "steps": 200, "second_steps": 40, "batch": 12, "examples": 256, "count": 128},
     "cuda": {"width": 256, "steps": 1500, "second_steps": 200, "batch": 64, "examples": 512, "count": 512},
 }
 SMALL = {"cpu": {"steps": 200, "second_steps": 80, "count": 512}, "embedded": {"steps": 100, "second_steps": 40, "count": 128}}
