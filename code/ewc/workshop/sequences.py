@@ -52,7 +52,7 @@ SPLIT = {
 # reads true, not who learns best.
 COMPARED = {
     "cpu": {"hidden": (100, 100), "steps": 100, "batch_size": 64, "fisher_examples": 2000},
-    "embedded": {"hidden": (100, 100), "steps": 60, "batch_size": 128, "fisher_examples": 1000},
+    "embedded": {"hidden": (50, 50), "steps": 40, "batch_size": 64, "fisher_examples": 300},
 }
 
 WAYS = ("explicit", "proximal")
