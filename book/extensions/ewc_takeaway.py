@@ -8,6 +8,7 @@ Files are written when a page is: the text of a notebook is that of the page, wi
 """
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -136,20 +137,24 @@ def code_cell(code, **metadata):
 # ---- Files of the module ----
 
 
+@functools.cache        # a file is asked once for each page that shows what imports it
+def read_module(text: str) -> tuple[str, list[str]]:
+    """What a module says of itself, and the modules beside it that it imports."""
+    tree = ast.parse(text)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    return ast.get_docstring(tree), [name for node in imports for name in ([node.module] if node.module else [alias.name for alias in node.names])]
+
+
 def beside(code: Path, module: str) -> list[str]:
     """The modules that a file of the shelf imports, and those that these do, in the order in which they are met."""
-    found = []
-    for node in ast.walk(ast.parse((code / f"{module}.py").read_text("utf8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            found += [node.module] if node.module else [alias.name for alias in node.names]
-    for each in list(found):
-        found += beside(code, each)
-    return list(dict.fromkeys(found))
+    _, found = read_module((code / f"{module}.py").read_text("utf8"))
+    further = [each for name in found for each in beside(code, name)]
+    return list(dict.fromkeys([*found, *further]))
 
 
 def on_the_shelf(code: Path, module: str) -> bool:
     """Whether a module lies there, and says of itself what it has to be copied with."""
-    return "." not in module and "This file needs torch" in ast.get_docstring(ast.parse((code / f"{module}.py").read_text("utf8")))
+    return "." not in module and "This file needs torch" in read_module((code / f"{module}.py").read_text("utf8"))[0]
 
 
 def taken(code: Path, module: str, wheel: str) -> str:

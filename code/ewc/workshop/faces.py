@@ -6,10 +6,12 @@ font takes their place.
 """
 
 import functools
-import io
+import hashlib
+import os
 import tempfile
 from pathlib import Path
 
+import matplotlib
 from fontTools.merge import Merger
 from fontTools.ttLib import TTFont
 from matplotlib import font_manager
@@ -19,22 +21,30 @@ SANS, SERIF, MONO = "Source Sans 3", "STIX Two Text", "Source Code Pro"
 _DRAWN_WITH = ((SANS, 400, "normal"), (SANS, 600, "normal"), (SERIF, 400, "normal"), (SERIF, 400, "italic"))
 
 
-def face(family: str, weight: int, style: str) -> bytes:
-    """One face as a TrueType font, of its Latin and its Greek letters, which its makers ship apart."""
+def face(family: str, weight: int, style: str) -> Path:
+    """One face as a TrueType font, of its Latin and its Greek letters, which its makers ship apart.
+
+    It is made once, for that takes longer than most figures, and kept where matplotlib keeps what it knows of fonts.
+    """
     name = family.lower().replace(" ", "-")
-    parts = []
-    for script in ("latin", "greek"):
-        part = TTFont(FOLDER / name / "files" / f"{name}-{script}-{weight}-{style}.woff", recalcTimestamp=False)
-        part.flavor = None
-        parts.append(_written(part))
-    return _written(Merger().merge(parts)).getvalue()
-
-
-def _written(font):
-    file = io.BytesIO()
-    font.save(file)
-    file.seek(0)
+    parts = [FOLDER / name / "files" / f"{name}-{script}-{weight}-{style}.woff" for script in ("latin", "greek")]
+    made_from = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:16]
+    file = Path(matplotlib.get_cachedir(), "faces", f"{name}-{weight}-{style}-{made_from}.ttf")
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as place:
+            unpacked = [_unpacked(part, Path(place, f"{number}.ttf")) for number, part in enumerate(parts)]
+            whole = Path(place, file.name)
+            Merger().merge(unpacked).save(whole)
+            os.replace(whole, file)  # complete or not there at all
     return file
+
+
+def _unpacked(packed, file):
+    font = TTFont(packed, recalcTimestamp=False)
+    font.flavor = None
+    font.save(file)
+    return str(file)
 
 
 @functools.cache
@@ -42,12 +52,9 @@ def style() -> dict:
     """matplotlib's settings for the faces of the book, which it is given first; nothing where they are not installed."""
     if not all((FOLDER / family.lower().replace(" ", "-")).is_dir() for family, *_ in _DRAWN_WITH):
         return {"mathtext.fontset": "stix"}
-    style.folder = tempfile.TemporaryDirectory(prefix="faces-")  # kept until the process ends
     for family, weight, slant in _DRAWN_WITH:
-        file = Path(style.folder.name, f"{family} {weight} {slant}.ttf")
-        file.write_bytes(face(family, weight, slant))
         called = 400 if weight == 400 else 700  # drawings ask for bold, and the bold face of the site is its 600
-        named = {"fname": str(file), "name": family, "style": slant, "variant": "normal", "weight": called}
+        named = {"fname": str(face(family, weight, slant)), "name": family, "style": slant, "variant": "normal", "weight": called}
         font_manager.fontManager.ttflist.append(font_manager.FontEntry(**named, stretch="normal", size="scalable"))
     return {
         "font.family": [SANS, "DejaVu Sans"],
