@@ -225,7 +225,7 @@ def offer(app: Sphinx, doctree, docname):
     executed = json.loads(Path(app.env.mystnb_config.output_folder, f"{docname}.ipynb").read_text("utf8"))["cells"]
     parts = Text(code_cells, [cell["cell_type"] for cell in executed]).of(doctree)
     (folder / f"{stem}.py").write_text(script(title, page, app.ewc_wheel), "utf8")
-    text_of_notebook = json.dumps(notebook(title, parts, app.ewc_wheel), ensure_ascii=False, indent=1)
+    text_of_notebook = json.dumps(notebook(title, parts, app.ewc_wheel), ensure_ascii=False, indent=0)
     (folder / f"{stem}.ipynb").write_text(text_of_notebook + "\n", "utf8")
     modules = modules_shown(text, code)
     needed = [each for shown in modules if on_the_shelf(code, shown) for each in beside(code, shown)]
