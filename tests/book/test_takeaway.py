@@ -5,7 +5,6 @@ reader sees of each page; each in its time. Without, records of the build are fo
 """
 
 import ast
-import functools
 import json
 import os
 import re
@@ -17,8 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from bs4 import BeautifulSoup
-from building import PAGES, ROOT, is_chapter, source
+from building import PAGES, ROOT, is_chapter, parsed, soup_of, source
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
@@ -238,7 +236,7 @@ def test_the_package_is_whole_and_has_the_papers_records(taken):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_with_code_offers_it_at_its_top_and_at_its_foot(embedded_book, page):
-    article = parsed(embedded_book.html / f"{page}.html").find("article")
+    article = soup_of(embedded_book, page).find("article")
     offers = article.select(".take-along")
     if not is_chapter(page):
         assert offers == []
@@ -263,11 +261,6 @@ def test_a_page_with_code_offers_it_at_its_top_and_at_its_foot(embedded_book, pa
 
 def on_the_shelf(name):
     return (ROOT / "code/ewc" / name).is_file() and ewc_takeaway.on_the_shelf(ROOT / "code/ewc", name.removesuffix(".py"))
-
-
-@functools.cache
-def parsed(file):
-    return BeautifulSoup(file.read_text("utf8"), "html.parser")
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
