@@ -1,5 +1,6 @@
 """What the tests of the book and of the site share: the list of pages, and a way to build them."""
 
+import functools
 import os
 import re
 import subprocess
@@ -25,8 +26,13 @@ def source(page):
 
 
 def soup_of(book, page):
-    """A page of a build, to be looked into."""
-    return BeautifulSoup((book.html / f"{page}.html").read_text("utf8"), "html.parser")
+    """A page of a build, to be looked into and not to be changed: many tests ask for it, and to parse it takes half a second."""
+    return parsed(book.html / f"{page}.html")
+
+
+@functools.cache
+def parsed(file):
+    return BeautifulSoup(file.read_text("utf8"), "html.parser")
 
 
 CHAPTERS = [chapter["file"] for part in TOC["parts"] if part.get("numbered", True) for chapter in part["chapters"]]

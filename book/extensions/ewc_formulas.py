@@ -6,7 +6,6 @@ faces of words lack is taken from it too.
 """
 
 import html
-import io
 import re
 import zlib
 from pathlib import Path
@@ -66,7 +65,7 @@ def finish(app: Sphinx, problem):
     if problem is None and app.builder.format == "html":
         pages = [page.read_text("utf8") for page in Path(app.outdir).rglob("*.html")]
         letters = set().union(*map(letters_of, pages))
-        had = [cut_font(io.BytesIO(faces.face(*face)), letters, Path(app.outdir, f"_static/{name}.woff"), WRITING) for name, face in WORDS.items()]
+        had = [cut_font(faces.face(*face), letters, Path(app.outdir, f"_static/{name}.woff"), WRITING) for name, face in WORDS.items()]
         lacking = letters - set.intersection(*had)
         cut_font(Path(app.srcdir, FONT), lacking.union(*map(characters, pages)), Path(app.outdir, SENT))
 

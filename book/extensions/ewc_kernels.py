@@ -21,7 +21,10 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 from nbclient import NotebookClient
 
-IMPORTED = ["ipykernel.kernelapp", "torch", "torch._dynamo", "matplotlib.figure", "safetensors.torch", "filelock", "PIL.ImageDraw"]
+IMPORTED = [
+    "ipykernel.kernelapp", "torch", "torch._dynamo", "matplotlib.figure", "safetensors.torch", "filelock", "PIL.ImageDraw",
+    "sklearn.datasets", "torchvision", "fontTools.merge",
+]  # fmt: skip
 DEAD = "its kernel was ended from outside, as a system does that runs out of memory: close other programs and build again"
 _forks = None          # how processes are forked; None where each kernel begins afresh
 _started = []          # every process of a kernel that this build began

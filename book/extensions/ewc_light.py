@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 
 from ewc_css import in_every_theme, rules, text_of, used_only
+from ewc_drawings import compact
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -128,7 +129,7 @@ def plain(body, up, site):
     body = re.sub(r'<section id="(?:exercise|solution)-content">', "<section>", body)       # all exercises of a page would have the same
     body = re.sub(r'<th class="head[^"]*">(?:<p></p>)?</th>', "<td></td>", body)       # a corner is no heading
 
-    body = re.sub(r"<svg.*?</svg>", compact, body, flags=re.DOTALL)
+    body = re.sub(r"<svg.*?</svg>", lambda drawing: compact(drawing[0]), body, flags=re.DOTALL)
     body = body.replace('<code class="docutils literal notranslate">', '<code class="literal">')
     body = re.sub(r'<code class="literal"><span class="pre">([\w.,=+]+)</span></code>', r'<code class="literal">\1</code>', body)
     body = re.sub(r"<(t[dh][^>]*)><p>([^<]*(?:<(?!/?p[ >])[^<]*)*)</p>\s*</(t[dh])>", r"<\1>\2</\3>", body)
@@ -145,44 +146,6 @@ def plain(body, up, site):
         return f'href="{up}_images/{name}"'
 
     return re.sub(r'(xlink:)?href="data:image/png;base64,([^"]*)"', image, body)
-
-
-MARKS = re.compile(r'<g>((?:<use href="[^"]*" x="[^"]*" y="[^"]*"((?: [\w-]+="[^"]*")+)/>)(?:<use href="[^"]*" x="[^"]*" y="[^"]*"\2/>)+)</g>')
-
-
-def compact(found):
-    """A drawing without what nobody sees: white space, comments, fractions of a pixel, and a colour that each point of a cloud repeats."""
-    svg = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", found[0], flags=re.DOTALL))
-    svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href=", "href=")
-    # Most parts say that they are of ink: now the whole says it. The face is the style sheet's.
-    svg = re.sub(r' version="1.1"| xmlns="[^"]*"|(?<=aria-hidden="true") font-family="[^"]*"', "", svg)
-    if ' fill="currentColor"' in svg:
-        svg = svg.replace(' fill="currentColor"', "").replace("<svg", '<svg fill="currentColor"', 1)
-    svg = ungrouped(MARKS.sub(lambda marks: f"<g{marks[2]}>{marks[1].replace(marks[2], '')}</g>", svg))
-    svg = re.sub(r'(?<= d=")[^"]*|(?<=translate\()[^)]*|(?<= x=")[^"]*|(?<= y=")[^"]*', lambda numbers: rounded(numbers[0]), svg)
-    return re.sub(r'(?<= d=")[^"]*', lambda path: re.sub(r"\s*([A-Za-z])\s*", r"\1", path[0]), svg)
-
-
-def ungrouped(svg):
-    """Without groups that say nothing: of matplotlib's most."""
-    kept, said = [], []
-    for piece in re.split(r"(<g\b[^>]*>|</g>)", svg):
-        if piece.startswith("<g") and piece.endswith(">") and not piece.endswith("/>"):
-            said.append(piece != "<g>")
-            keep = said[-1]
-        else:
-            keep = said.pop() if piece == "</g>" else True
-        kept += [piece] if keep else []
-    return "".join(kept)
-
-
-def rounded(text):
-    """To hundredths, which small marks need, and from 10 on to tenths of a point."""
-    def short(number):
-        value = float(number[0])
-        return f"{value:.{1 if abs(value) >= 10 else 2}f}".rstrip("0").rstrip(".")
-
-    return re.sub(r"-?\d+\.\d+(?!\d|e)", short, " ".join(text.split()))
 
 
 def icon(found):

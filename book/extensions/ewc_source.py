@@ -20,6 +20,7 @@ equation or a test is gone, the build fails.
 import ast
 import textwrap
 import zlib
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -33,6 +34,8 @@ TAKEN, API = "take", "book/appendix/api"   # where the file lies that can be tak
 BRANCHES = ("else:", "elif ", "except", "finally:")
 FOLDED = 24   # a listing of more lines than this is folded
 
+parsed = cache(ast.parse)   # many listings and tests stand in one file
+
 
 def find(code: Path, name: str) -> tuple[Path, str, ast.AST]:
     """The file, the name within it, and the syntax node of `package.module.Class.method`."""
@@ -43,7 +46,7 @@ def find(code: Path, name: str) -> tuple[Path, str, ast.AST]:
             break
     else:
         raise LookupError(f"no file under code/ is the module of {name!r}")
-    node = ast.parse(file.read_text("utf8"))
+    node = parsed(file.read_text("utf8"))
     for part in parts[length:]:
         node = next((each for each in node.body if isinstance(each, DEFINITIONS) and each.name == part), None)
         if node is None:
@@ -53,7 +56,7 @@ def find(code: Path, name: str) -> tuple[Path, str, ast.AST]:
 
 def described(code: Path, file: Path, name: str) -> str:
     """The anchor of the nearest description: of the object, of the class that it is in, or of the module."""
-    anchor, within = ".".join(file.relative_to(code).with_suffix("").parts), ast.parse(file.read_text("utf8"))
+    anchor, within = ".".join(file.relative_to(code).with_suffix("").parts), parsed(file.read_text("utf8"))
     for part in name.split("."):
         within = next(each for each in within.body if isinstance(each, DEFINITIONS) and each.name == part)
         if part.startswith("_") or not ast.get_docstring(within):
@@ -185,7 +188,7 @@ def find_test(project: Path, test: str) -> tuple[Path, list[str]]:
     if not path.is_file():
         raise LookupError(f"there is no file {file!r}")
     text = path.read_text("utf8")
-    node = next((each for each in ast.parse(text).body if isinstance(each, DEFINITIONS) and each.name == name), None)
+    node = next((each for each in parsed(text).body if isinstance(each, DEFINITIONS) and each.name == name), None)
     if node is None:
         raise LookupError(f"{file} defines no test {name!r}")
     return path, lines_of(text, node, docstring=True)

@@ -8,6 +8,7 @@ Files are written when a page is: the text of a notebook is that of the page, wi
 """
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -136,20 +137,24 @@ def code_cell(code, **metadata):
 # ---- Files of the module ----
 
 
+@functools.cache        # a file is asked once for each page that shows what imports it
+def read_module(text: str) -> tuple[str, list[str]]:
+    """What a module says of itself, and the modules beside it that it imports."""
+    tree = ast.parse(text)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    return ast.get_docstring(tree), [name for node in imports for name in ([node.module] if node.module else [alias.name for alias in node.names])]
+
+
 def beside(code: Path, module: str) -> list[str]:
     """The modules that a file of the shelf imports, and those that these do, in the order in which they are met."""
-    found = []
-    for node in ast.walk(ast.parse((code / f"{module}.py").read_text("utf8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            found += [node.module] if node.module else [alias.name for alias in node.names]
-    for each in list(found):
-        found += beside(code, each)
-    return list(dict.fromkeys(found))
+    _, found = read_module((code / f"{module}.py").read_text("utf8"))
+    further = [each for name in found for each in beside(code, name)]
+    return list(dict.fromkeys([*found, *further]))
 
 
 def on_the_shelf(code: Path, module: str) -> bool:
     """Whether a module lies there, and says of itself what it has to be copied with."""
-    return "." not in module and "This file needs torch" in ast.get_docstring(ast.parse((code / f"{module}.py").read_text("utf8")))
+    return "." not in module and "This file needs torch" in read_module((code / f"{module}.py").read_text("utf8"))[0]
 
 
 def taken(code: Path, module: str, wheel: str) -> str:
@@ -220,7 +225,7 @@ def offer(app: Sphinx, doctree, docname):
     executed = json.loads(Path(app.env.mystnb_config.output_folder, f"{docname}.ipynb").read_text("utf8"))["cells"]
     parts = Text(code_cells, [cell["cell_type"] for cell in executed]).of(doctree)
     (folder / f"{stem}.py").write_text(script(title, page, app.ewc_wheel), "utf8")
-    text_of_notebook = json.dumps(notebook(title, parts, app.ewc_wheel), ensure_ascii=False, indent=1)
+    text_of_notebook = json.dumps(notebook(title, parts, app.ewc_wheel), ensure_ascii=False, indent=0)
     (folder / f"{stem}.ipynb").write_text(text_of_notebook + "\n", "utf8")
     modules = modules_shown(text, code)
     needed = [each for shown in modules if on_the_shelf(code, shown) for each in beside(code, shown)]

@@ -6,7 +6,9 @@ tests evaluate the chapters' equations with it.
 """
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
@@ -54,7 +56,7 @@ class Symbol:
     def macro(self):
         return "\\" + self.id.replace("-", "")
 
-    @property
+    @cached_property
     def pattern(self):
         return tuple(token for token in tokens(self.tex) if token not in "{}")
 
@@ -63,6 +65,7 @@ def tokens(tex):
     return [canonical(token) for token in TOKEN.findall(tex) if not token.isspace()]
 
 
+@cache
 def canonical(token):
     found = re.fullmatch(r"(\\(?:hat|bar|tilde))\s*\{?\s*([^{}]*?)\s*\}?", token)
     if found:
@@ -84,6 +87,7 @@ class Table:
                 raise ValueError(f"symbols.yml: {name} has unknown fields {sorted(unknown)} and lacks {sorted(missing)}")
             lists = {key: tuple(entry.get(key) or ()) for key in ("code", "pages")}
             self.symbols[name] = Symbol(name, **entry | lists)
+        self._by_first_piece = {}
         self.macros = {}
         for symbol in self.symbols.values():
             if symbol.macro in STRUCTURE or symbol.macro in self.macros:
@@ -95,6 +99,14 @@ class Table:
         everywhere = [(symbol.pattern, symbol) for symbol in self.symbols.values() if not symbol.pages]
         here = [(symbol.pattern, symbol) for symbol in self.symbols.values() if page in symbol.pages]
         return _resolved(everywhere, here)
+
+    def _bare_by_first_piece(self, page):
+        """First piece → the patterns that begin with it, the longest first, each with its symbol; a page has hundreds of formulas."""
+        if page not in self._by_first_piece:
+            found = self._by_first_piece[page] = defaultdict(list)
+            for pattern, symbol in sorted(self.bare_on(page)[0].items(), key=lambda item: -len(item[0])):
+                found[pattern[0]].append((pattern, symbol))
+        return self._by_first_piece[page]
 
     def names_at(self, places, among):
         """Code name → symbol at a place that lies within all of `places`, the nearest last; of these the symbols `among`.
@@ -108,8 +120,7 @@ class Table:
 
     def read(self, tex, page):
         """The formula as a `Formula`: marked, plain, the symbols in it, and the pieces that are none."""
-        bare, _ = self.bare_on(page)
-        longest_first = sorted(bare.items(), key=lambda item: -len(item[0]))
+        longest_first = self._bare_by_first_piece(page)
         pieces = [piece for raw in TOKEN.findall(tex) for piece in self._expanded(raw)]
         marked, plain, used, unknown = [], [], [], []
         place = 0
@@ -118,7 +129,7 @@ class Table:
             if named:
                 end, symbol, atoms = place + 1, named, [place]
             else:
-                end, symbol, atoms = self._match(pieces, place, longest_first)
+                end, symbol, atoms = self._match(pieces, place, longest_first[canonical(token)])
             for at in range(place, end):
                 piece = pieces[at][0]
                 plain.append(piece)

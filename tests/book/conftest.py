@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from building import CHAPTER, appended, make_copy
+from building import CHAPTER, appended, make_copy, trained
 
 NAME = CHAPTER.rpartition("/")[2]
 WRONG_ENTRIES = {
@@ -19,15 +19,16 @@ BINDING = "\n$$\\Psi$$ (eq-bound)\n\n```{{source}} ewc.metrics.AccuracyMatrix.av
 
 @pytest.fixture(scope="session")
 def failing(copy):
-    """The copy with all the faults, built twice, and then once more without them."""
+    """The copy with all the faults, built, and then without them but with a sentence more."""
     numbers = "\n\n{num}`no-such-number`\n\n```{source} ewc.fisher.no_such_function\n```\n"
     formulas = "\n\n$\\zeta + \\Upsilon + \\Psi + \\Phi$ and {sym}`no-such-symbol`\n"
     proofs = "tests/code/test_equations.py::test_gone", "tests/code/test_equations.py::test_eq_acc"
     entries = "".join(f"\n{name}: {ENTRY | entry}\n" for name, entry in WRONG_ENTRIES.items())
-    builds = []
+    before = trained(copy)
     with appended(copy, CHAPTER, numbers + formulas + "".join(map(BINDING.format, proofs))), \
             appended(copy, "book/symbols", entries, ".yml"):  # fmt: skip
-        for _ in range(2):
-            builds.append(make_copy(copy))
-            builds[-1].complete = (builds[-1].build / ".complete").exists()
-    return SimpleNamespace(builds=builds, mended=make_copy(copy))
+        failed = make_copy(copy)
+    complete = (failed.build / ".complete").exists()
+    with appended(copy, CHAPTER, "\n\nA sentence about a purple elephant.\n"):
+        mended = make_copy(copy)
+    return SimpleNamespace(failed=failed, complete=complete, mended=mended, trained=trained(copy) != before)

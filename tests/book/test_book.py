@@ -1,6 +1,5 @@
 """The built pages: all there, whole, with results, and nothing that a browser would fetch from another server."""
 
-import functools
 import json
 import os
 import re
@@ -9,8 +8,7 @@ from html import unescape
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from bs4 import BeautifulSoup
-from building import PAGES, ROOT, is_chapter, source
+from building import PAGES, ROOT, is_chapter, parsed, soup_of, source
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
@@ -187,16 +185,6 @@ def book(request):
     return request.getfixturevalue(f"{request.param}_book")
 
 
-def soup(book, page):
-    """A page of a build, parsed once for all tests, which only look at it."""
-    return parsed(book.html / f"{page}.html")
-
-
-@functools.cache
-def parsed(file):
-    return BeautifulSoup(file.read_text("utf8"), "html.parser")
-
-
 def published(book, page):
     """What the cells of a page published: {"number:plain": {...}, "run:…": {...}, "data": [...]}."""
     file = book.build / "jupyter_execute" / f"{page}.glue.json"
@@ -223,7 +211,7 @@ def test_the_book_builds_without_a_warning(book):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_is_there_and_holds_its_headings(book, page):
-    words = plain(soup(book, page).find("article").get_text(" "))
+    words = plain(soup_of(book, page).find("article").get_text(" "))
     wanted = headings(source(page))
     assert wanted
     assert [heading for heading in wanted if plain(heading) not in words] == []
@@ -231,7 +219,7 @@ def test_every_page_is_there_and_holds_its_headings(book, page):
 
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_every_chapter_has_a_computed_figure_and_its_description(book, page):
-    pictures = soup(book, page).select(".cell_output .picture")
+    pictures = soup_of(book, page).select(".cell_output .picture")
     assert pictures
     for picture in pictures:
         assert picture.find("svg")
@@ -241,7 +229,7 @@ def test_every_chapter_has_a_computed_figure_and_its_description(book, page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_shows_a_traceback_or_noise_or_an_unresolved_number(book, page):
-    article = soup(book, page).find("article")
+    article = soup_of(book, page).find("article")
     words = article.get_text()
     assert "Traceback (most recent call last)" not in words
     assert not article.select(".output.traceback, .output.stderr")
@@ -296,27 +284,27 @@ def test_formulas_are_set_before_anybody_reads_them(book):
     for page in PAGES:
         text = (book.html / f"{page}.html").read_text("utf8")
         assert "mathjax" not in text.lower(), page
-        read = [words for words in soup(book, page).find("article").find_all(string=True) if not words.find_parent("pre")]
+        read = [words for words in soup_of(book, page).find("article").find_all(string=True) if not words.find_parent("pre")]
         assert re.findall(r"\\[\[(]|\\(?:frac|theta|class)\b", " ".join(read)) == [], page
-    assert sum(len(soup(book, page).select("math")) for page in PAGES) > 1500
+    assert sum(len(soup_of(book, page).select("math")) for page in PAGES) > 1500
     assert not [*book.html.rglob("*mathjax*")]
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_the_banner_is_on_the_pages_that_stand_ins_touch_and_on_no_other(book, page):
     stand_ins = any(row["embedded"] for row in published(book, page).get("data", []))
-    assert bool(soup(book, page).select(".banner-embedded")) == stand_ins
+    assert bool(soup_of(book, page).select(".banner-embedded")) == stand_ins
 
 
 def test_some_page_of_the_embedded_build_shows_the_banner(embedded_book):
-    assert any(soup(embedded_book, page).select(".banner-embedded") for page in CHAPTERS)
+    assert any(soup_of(embedded_book, page).select(".banner-embedded") for page in CHAPTERS)
 
 
 def test_there_are_exercises_and_each_has_an_answer(book):
     """That answers are executed is the build's affair: a cell that fails stops it."""
     count = 0
     for page in CHAPTERS:
-        article = soup(book, page).find("article")
+        article = soup_of(book, page).find("article")
         exercises, answers = article.select(".admonition.exercise"), article.select(".admonition.solution")
         assert len(exercises) == len(answers), page
         assert 2 <= len(exercises) <= 6, page
@@ -346,7 +334,7 @@ def test_with_data_at_hand_no_page_is_built_from_stand_ins(real_book):
 
 def test_every_run_that_a_number_came_from_is_in_the_table_of_runs(book):
     table = (book.html / "book/appendix/how-this-copy-was-made.html").read_text("utf8")
-    numbers = [span for page in PAGES for span in soup(book, page).select("span.num[data-runs]")]
+    numbers = [span for page in PAGES for span in soup_of(book, page).select("span.num[data-runs]")]
     keys = {key for span in numbers for key in span["data-runs"].split()}
     assert [key for key in sorted(keys) if f'id="run-{key}"' not in table] == []
 
@@ -355,7 +343,7 @@ def test_every_link_within_the_book_leads_to_something_that_is_there(book):
     anchors, broken = {}, []
     for page in PAGES:
         file = (book.html / f"{page}.html").resolve()
-        for link in parsed(book.html / f"{page}.html").select("a[href]"):
+        for link in soup_of(book, page).select("a[href]"):
             address = urlsplit(link["href"])
             if address.scheme or address.netloc:
                 continue
@@ -392,9 +380,9 @@ def answered(block):
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_a_symbol_in_code_is_known_to_the_page_and_means_what_it_means_there(real_book, page):
     table, wrong, count = Table(ROOT / "book/symbols.yml").symbols, [], 0
-    data = soup(real_book, page).find("script", id="symbols")
+    data = soup_of(real_book, page).find("script", id="symbols")
     known = json.loads(data.get_text())["symbols"] if data else {}
-    for block in soup(real_book, page).select("article pre"):
+    for block in soup_of(real_book, page).select("article pre"):
         here = places(block, page.rpartition("/")[2])
         for span in block.select("span.sym"):
             symbol = table[next(kind for kind in span["class"] if kind.startswith("sym-")).removeprefix("sym-")]
@@ -416,7 +404,7 @@ POSITIONS = re.compile(r"(?:^|[.:;(]\s*)(?:left|right)\b|\b(?:on|to) the (?:left
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_no_caption_or_description_says_where_a_panel_stands_or_how_dark_it_is(real_book, page):
     """Panels stand one above the other on a phone, and in dark mode what was darker is lighter."""
-    article = soup(real_book, page).find("article")
+    article = soup_of(real_book, page).find("article")
     said = [tag.get_text(" ", strip=True) for tag in article.select("figcaption")]
     said += [tag["aria-label"] for tag in article.select(".picture[aria-label]")]
     assert [text for text in said if POSITIONS.search(text)] == []
@@ -427,7 +415,7 @@ def test_the_picture_of_the_readme_is_what_this_build_draws(real_book):
     if not full_data(real_book):
         pytest.skip("the picture is of the full data")
     kept = unescape(re.search(r"<title>(.*?)</title>", (ROOT / "book/assets/readme.svg").read_text("utf8"), re.DOTALL)[1])
-    figures = soup(real_book, "book/elastic/mnist-to-fashion-mnist").select(".picture[aria-label]")
+    figures = soup_of(real_book, "book/elastic/mnist-to-fashion-mnist").select(".picture[aria-label]")
     now = next(each["aria-label"] for each in figures if "plain descent ends at" in each["aria-label"])
     assert re.sub(r"\d+%", "%", kept) == re.sub(r"\d+%", "%", now)
     shown, drawn = ([int(each) for each in re.findall(r"(\d+)%", text)] for text in (kept, now))

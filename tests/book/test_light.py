@@ -1,6 +1,8 @@
 """What pages weigh and may do: one style sheet and one script, a strict policy that all of it keeps, and nothing that no page asks for."""
 
 import gzip
+import itertools
+import math
 import re
 import statistics
 import sys
@@ -11,6 +13,7 @@ from building import PAGES, ROOT
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
+import ewc_drawings
 import ewc_light
 from ewc_css import in_every_theme, rules, text_of, used_only
 
@@ -120,13 +123,48 @@ def test_a_cell_of_one_paragraph_is_its_text_and_others_stay(tmp_path):
     assert made == f'<tr id="x"><td>a <a href="b">c</a></td>\n{many}</tr>'
 
 
-def test_points_of_one_colour_say_it_once_and_the_others_each(tmp_path):
+def test_points_of_one_colour_say_it_once_and_the_others_each():
     point = '<use xlink:href="#m" x="{}" y="7.126" fill="{}" fill-opacity="0.6"/>'
     same, mixed = (f"<svg><g>{point.format(123.456, 'red')} {point.format(3.456, colour)}</g></svg>" for colour in ("red", "blue"))
-    assert ewc_light.ungrouped("<svg><g><g a='1'><g><path/></g></g></g></svg>") == "<svg><g a='1'><path/></g></svg>"
-    made = ewc_light.plain(same, "", tmp_path)
+    assert ewc_drawings.ungrouped("<svg><g><g a='1'><g><path/></g></g></g></svg>") == "<svg><g a='1'><path/></g></svg>"
+    made = ewc_drawings.compact(same)
     assert made == '<svg><g fill="red" fill-opacity="0.6"><use href="#m" x="123.5" y="7.13"/><use href="#m" x="3.46" y="7.13"/></g></svg>'
-    assert ewc_light.plain(mixed, "", tmp_path).count("fill=") == 2
+    assert ewc_drawings.compact(mixed).count("fill=") == 2
+
+
+ROUND = "M0 1" + "C1 1 1 1 1 1" * 8 + "z"
+
+
+@pytest.mark.parametrize(("count", "outline", "edge", "elements"), [
+    (300, ROUND, "0", 6), (150, ROUND, "0", 151), (300, ROUND, "1", 301), (300, "M0 0L0 3", "0", 301),
+])  # fmt: skip
+def test_a_cloud_of_round_points_is_drawn_with_a_pen_and_no_point_is_lost(count, outline, edge, elements):
+    colours = f'fill="red" fill-opacity="0.6" stroke="#000000" stroke-opacity="{edge}"'
+    points = "".join(f'<use href="#m" x="{at}" y="{at % 7}" {colours}/>' for at in range(count))
+    made = ewc_drawings.compact(f'<svg><defs><path id="m" d="{outline}"/></defs>{points}</svg>').partition("</defs>")[2]
+    assert len(re.findall("<[a-z]", made)) == elements
+    drawn = re.findall(r"M(\d+) (\d+)h0", made) or re.findall(r'x="(\d+)" y="(\d+)"', made)
+    assert sorted((int(x), int(y)) for x, y in drawn) == [(at, at % 7) for at in range(count)]
+    assert "h0" not in made or made.count('stroke="red" stroke-width="2" stroke-linecap="round" stroke-opacity="0.6"/>') == elements
+
+
+@pytest.mark.parametrize(("path", "made"), [
+    ("M0 0L1 0L2 0L2 1L2 5z", "M0 0L2 0L2 5z"), ("M0 0L1 0.04L2 0", "M0 0L2 0"), ("M0 0L1 0.06L2 0", "M0 0L1 0.06L2 0"),
+    ("M0 0L5 0L2 0", "M0 0L5 0L2 0"), ("M0 0L1 1L2 2M5 5L6 6L7 7C1 2 3 4 5 6L7 8L9 10", "M0 0L2 2M5 5L7 7C1 2 3 4 5 6L7 8L9 10"),
+    ("M0 0L0 0L0 0", "M0 0L0 0"),
+])  # fmt: skip
+def test_a_line_keeps_its_corners(path, made):
+    assert ewc_drawings.straightened(path) == made
+
+
+def test_a_curve_stays_where_it_is():
+    """What is dropped one after another does not add up."""
+    curve = [(at / 10, 50 * math.sin(at / 40)) for at in range(2000)]
+    path = "M" + "L".join(f"{x:.3f} {y:.3f}" for x, y in curve)
+    kept = [tuple(map(float, point.split())) for point in ewc_drawings.straightened(path)[1:].split("L")]
+    assert len(kept) < 400
+    for point in curve:
+        assert min(ewc_drawings.distance(point, begin, end) for begin, end in itertools.pairwise(kept)) < 0.052
 
 
 HTML = 'html[data-theme="{}"] .used'

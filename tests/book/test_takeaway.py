@@ -5,7 +5,6 @@ reader sees of each page; each in its time. Without, records of the build are fo
 """
 
 import ast
-import functools
 import json
 import os
 import re
@@ -17,8 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from bs4 import BeautifulSoup
-from building import PAGES, ROOT, is_chapter, source
+from building import PAGES, ROOT, is_chapter, parsed, soup_of, source
 
 sys.path.insert(0, str(ROOT / "book/extensions"))
 
@@ -218,12 +216,12 @@ for file in {[str(tmp_path / file.stem / file.name) for file in offered]}:
         sys.path[:0] = [folder] if "pip install torch" in open(file).readline() else [folder, {str(site)!r}]
         if "pip install torch" in open(file).readline():
             sys.modules["ewc"] = None     # not installed
-        runpy.run_path(file, run_name="__main__")
+        runpy.run_path(file)     # not as a program: that of the papers would train them for hours
         os._exit(0)
     if os.waitpid(child, 0)[1]:
         sys.exit(file)
 """
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -238,7 +236,7 @@ def test_the_package_is_whole_and_has_the_papers_records(taken):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_with_code_offers_it_at_its_top_and_at_its_foot(embedded_book, page):
-    article = parsed(embedded_book.html / f"{page}.html").find("article")
+    article = soup_of(embedded_book, page).find("article")
     offers = article.select(".take-along")
     if not is_chapter(page):
         assert offers == []
@@ -263,11 +261,6 @@ def test_a_page_with_code_offers_it_at_its_top_and_at_its_foot(embedded_book, pa
 
 def on_the_shelf(name):
     return (ROOT / "code/ewc" / name).is_file() and ewc_takeaway.on_the_shelf(ROOT / "code/ewc", name.removesuffix(".py"))
-
-
-@functools.cache
-def parsed(file):
-    return BeautifulSoup(file.read_text("utf8"), "html.parser")
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
