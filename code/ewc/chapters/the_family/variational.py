@@ -28,7 +28,7 @@ from torch.nn.utils import parameters_to_vector
 
 START = -6.0  # the logarithm of every variance before the first task, as in the paper's code
 VARIANCES = {"optimizer": "adam", "learning_rate": 1e-3, "momentum": 0.0}  # how the logarithms move, as there
-DRAWS, SHOWN = 10, 1000  # the answers that are averaged, for so many test images of each task
+DRAWS, SHOWN = 10, 500  # the answers that are averaged, for so many test images of each task
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,19 @@ import pytest
 import torch
 from ewc import mlp
 from ewc.chapters.the_family import rivals, variational
-from ewc.chapters.the_family.variational import Gaussians, beginning, bound, divergence, drawn, fit_gaussians, permuted_gaussians
+from ewc.chapters.the_family.variational import (
+    Gaussians,
+    beginning,
+    bound,
+    divergence,
+    drawn,
+    fit_gaussians,
+    permuted_gaussians,
+)
 from small_tasks import blobs
+from tiny_runs import images
 from torch.distributions import Normal, kl_divergence
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from tiny_runs import images
 
 pytestmark = pytest.mark.usefixtures("float64")
 
