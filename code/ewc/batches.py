@@ -159,11 +159,15 @@ def checked(inputs, targets, device=None):
 
 def spread(inputs, targets, most):
     """So many of the examples, evenly over those given."""
-    count = size(inputs)
+    rows = evenly(size(inputs), most, tensors(inputs)[0].device)
+    return some(inputs, rows), None if targets is None else targets[rows]
+
+
+def evenly(count, most, device=None):
+    """So many of the numbers below `count`, evenly spread: the rows of `spread`."""
     # In float32 whole numbers are exact up to 2^24 only.
     exact = torch.float32 if count < 2**20 else torch.float64
-    rows = torch.linspace(0, count - 1, most, dtype=exact, device=tensors(inputs)[0].device).round().long()
-    return some(inputs, rows), None if targets is None else targets[rows]
+    return torch.linspace(0, count - 1, most, dtype=exact, device=device).round().long()
 
 
 def changed(batch, change):

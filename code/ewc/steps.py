@@ -75,6 +75,7 @@ class Capped:
     def __init__(self, penalty, step_size: float, product: float = 1.0):
         self._penalty, self._step_size, self._product = penalty, step_size, product
         self.model, self.strength = penalty.model, penalty.strength
+        self.max_examples = getattr(penalty, "max_examples", None)
         self._take()
 
     def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:
@@ -123,6 +124,7 @@ class Proximal:
         momentum = checked_number("momentum", momentum, lambda value: 0 <= value < 1, "at least 0 and below 1")
         self._penalty, self._momentum = penalty, momentum
         self.model, self.strength = penalty.model, penalty.strength
+        self.max_examples = getattr(penalty, "max_examples", None)
         self._take()
 
     def consolidate(self, inputs: Tensor | None = None, targets: Tensor | None = None) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm import tqdm
 
+from .batches import evenly
 from .heads import choose
 from .metrics import AccuracyMatrix
 from .passes import Passes, plain_layers
@@ -181,10 +182,22 @@ def learn_together(
         if place + 1 < len(sequences[0]):
             for task, users in _shared(now):
                 keen = [number for number in users if penalties[number] is not None and not diverged(models[number])]
-                images = (task.train_inputs, task.train_targets) if keen else ()
+                images = _looked_at(task, [penalties[number] for number in keen])
                 for number in keen:
                     penalties[number].consolidate(*images)
     return [AccuracyMatrix(kept) for kept in rows], looks
+
+
+def _looked_at(task, penalties):
+    """What the penalties are consolidated on. Where each takes so many examples, these are made alone: all of a permuted task's
+    images take longer to make than a few thousand to look at."""
+    counts = {getattr(penalty, "max_examples", None) for penalty in penalties}
+    if not counts:
+        return ()
+    targets = task.train_targets
+    if len(counts) == 1 and None not in counts and (most := counts.pop()) < len(targets):
+        return task.batch(evenly(len(targets), most, targets.device))
+    return task.train_inputs, targets
 
 
 def diverged(model: nn.Module) -> bool:

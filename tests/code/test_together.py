@@ -323,6 +323,29 @@ def test_averages_are_carried_side_by_side_as_alone(optimizer, count):
         assert (weights(new) - weights(other)).abs().max() > 1e-3
 
 
+def test_of_a_permuted_task_the_images_alone_are_made_that_the_penalties_look_at(monkeypatch):
+    flat = blobs()
+    square = replace(flat, train_inputs=flat.train_inputs.reshape(-1, 1, 2, 2), test_inputs=flat.test_inputs.reshape(-1, 1, 2, 2))
+    sequence = tasks.permuted(square, 3)
+    alone = small()
+    guard = EWC(alone, 3.0, max_examples=7)
+    learn_in_sequence(alone, sequence, penalty=guard, seed=0, **QUICK)  # is given all, and takes seven
+
+    def all_of_them(task):
+        raise RuntimeError("all images were made")
+
+    monkeypatch.setattr(tasks.Permuted, "train_inputs", property(all_of_them))
+    models = [small(), small(1)]
+    guards = [EWC(models[0], 3.0, max_examples=7), Proximal(EWC(models[1], 3.0, max_examples=7), 0.9)]
+    learn_together(models, [sequence] * 2, penalties=guards, **QUICK)
+    same(models[0], alone)
+    for name, value in guards[0].state_dict().items():
+        torch.testing.assert_close(value, guard.state_dict()[name], rtol=1e-3, atol=1e-5)
+    for others in ([EWC(models[0], 3.0, max_examples=7), Replay(models[1], 1.0, examples=5, batch_size=8)], [EWC(models[0]), L2(models[1])]):
+        with pytest.raises(RuntimeError, match="all images"):
+            learn_together(models, [sequence] * 2, penalties=others, **QUICK)
+
+
 def test_tests_may_be_others_than_what_is_learned():
     parts = [blobs(shift=shift) for shift in range(2)]
     both = [parts[0], tasks.joint(parts)]

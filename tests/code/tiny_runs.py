@@ -22,7 +22,7 @@ TINY = {
         for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0))
     ],
     "first_steps": [
-        {"method": method, "strength": strength, "proximal": proximal, "memory": 5, "steps": 3, "hidden": (4,)}
+        {"method": method, "strength": strength, "proximal": proximal, "memory": 5, "steps": 3, "until": 2, "hidden": (4,)}
         for method, strength, proximal in (("plain", None, False), ("ewc", 1.0, False), ("ewc", 1.0, True), ("replay", 1.0, False))
     ],
     "second_lessons": [{"ways": (("slower", 0.1), ("freeze", 1), ("replay", 5)), "steps": 3, "hidden": (4,)}],

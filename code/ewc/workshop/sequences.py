@@ -38,7 +38,7 @@ _USES = {
 OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "way")
 
 PERMUTED = {
-    "cpu": {"count": 10, "hidden": (400, 100), "steps": 900, "strength": 30.0},
+    "cpu": {"count": 10, "hidden": (400, 100), "steps": 600, "strength": 30.0},
     "embedded": {"count": 5, "hidden": (100, 100), "steps": 240, "strength": 30.0},
     "cuda": {"count": 10, "hidden": (1000, 1000), "steps": 5000, "strength": 30.0},
 }
@@ -52,7 +52,7 @@ SPLIT = {
 # reads true, not who learns best.
 COMPARED = {
     "cpu": {"hidden": (100, 100), "steps": 100, "batch_size": 64, "fisher_examples": 2000},
-    "embedded": {"hidden": (100, 100), "steps": 60, "batch_size": 128, "fisher_examples": 1000},
+    "embedded": {"hidden": (50, 50), "steps": 40, "batch_size": 64, "fisher_examples": 300},
 }
 
 WAYS = ("explicit", "proximal")

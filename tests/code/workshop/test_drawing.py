@@ -101,6 +101,25 @@ def test_letters_are_as_large_as_the_narrowest_place_of_a_panel_needs(panels, si
     assert f'class="{kind}"' in picture._repr_html_()
 
 
+def test_a_face_is_put_together_once_and_again_when_it_is_made_of_something_else(monkeypatch, tmp_path):
+    monkeypatch.setattr(faces, "FOLDER", tmp_path / "fonts")
+    monkeypatch.setattr(faces, "KEPT", tmp_path / "kept")
+    (tmp_path / "fonts/source-sans-3/files").mkdir(parents=True)
+    sources = faces._files(faces.SANS, 400, "normal")
+    for source in sources:
+        source.write_bytes(b"letters")
+    made = []
+    monkeypatch.setattr(faces, "face", lambda *asked: made.append(asked) or b"a face")
+    file = faces.kept(faces.SANS, 400, "normal")
+    assert file == faces.kept(faces.SANS, 400, "normal")
+    assert file.read_bytes() == b"a face"
+    assert list(file.parent.iterdir()) == [file], "nothing unfinished is left"
+    assert made == [(faces.SANS, 400, "normal")]
+    sources[1].write_bytes(b"other letters")
+    assert faces.kept(faces.SANS, 400, "normal") != file
+    assert len(made) == 2
+
+
 def test_a_face_has_latin_and_greek_letters():
     if not faces.FOLDER.is_dir():
         pytest.skip("the fonts are not installed here: make vendor")

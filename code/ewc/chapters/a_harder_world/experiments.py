@@ -10,7 +10,7 @@ _LEARNING = (*LEARNING, "together", "workshop.sequences", "chapters.a_harder_wor
 _USES = {"plain": (), "joint": (), "l2": SPRINGS, "ewc": (*SPRINGS, *FISHER), "replay": ("replay", "scores", "checks")}
 SIZES = {
     "cpu": {"steps": 60, "batch_size": 32, "learning_rate": 2e-3, "fisher_examples": 250},
-    "embedded": {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "fisher_examples": 100},
+    "embedded": {"steps": 20, "batch_size": 12, "learning_rate": 6e-3, "fisher_examples": 60},
 }
 
 

@@ -7,7 +7,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, Record, depends_on
 from torch.nn.utils import parameters_to_vector
 
 # What two cores can afford, with the full data and with the embedded stand-ins.
-LESSONS = {"cpu": {"steps": 1000, "strength": 300.0}, "embedded": {"steps": 500, "strength": 1000.0}}
+LESSONS = {"cpu": {"steps": 1000, "strength": 300.0}, "embedded": {"steps": 200, "strength": 300.0}}
 # At which steps of a task the accuracies are looked at: often where they change fast.
 LOOKS = (0, 1, 2, 4, 8, 15, 30, 60, 125, 250, 500, 700, 1000)
 _PENALTIES = {"plain": (), "l2": SPRINGS, "ewc": (*SPRINGS, *FISHER)}

@@ -19,8 +19,14 @@ from torch.nn.utils import parameters_to_vector
 
 _ROOMS = (*LEARNING, *SPRINGS, *FISHER, "together", "steps")
 WAYS = ("explicit", "capped", "proximal", "joint")
-SECOND = {"cpu": {"steps": 500}, "embedded": {"steps": 250}}
-PERMUTED = {"cpu": {"count": 4, "steps": 250}, "embedded": {"count": 4, "steps": 120}}
+SECOND = {
+    "cpu": {"hidden": (100, 100), "steps": 500},
+    "embedded": {"hidden": (50, 50), "steps": 150},
+}
+PERMUTED = {
+    "cpu": {"hidden": (100, 100), "count": 4, "steps": 250},
+    "embedded": {"hidden": (50, 50), "count": 4, "steps": 80},
+}
 
 
 @depends_on(lambda configuration: _ROOMS, sizes=SECOND)
@@ -30,7 +36,7 @@ def second_task(
     strength: float = 0.0,
     way: str = "explicit",
     steps: int | None = None,
-    hidden: tuple[int, ...] = (100, 100),
+    hidden: tuple[int, ...] | None = None,
     batch_size: int = 64,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
@@ -130,7 +136,7 @@ def permutations(
     way: str = "explicit",
     count: int | None = None,
     steps: int | None = None,
-    hidden: tuple[int, ...] = (100, 100),
+    hidden: tuple[int, ...] | None = None,
     batch_size: int = 64,
     learning_rate: float = 0.05,
     momentum: float = 0.9,

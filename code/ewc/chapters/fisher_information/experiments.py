@@ -8,14 +8,16 @@ from ewc.tasks import Task
 from ewc.training import accuracy, fit
 from ewc.workshop.records import FISHER, LEARNING, depends_on
 
+SIZES = {"cpu": {"examples": 5000, "hidden": (256, 256)}, "embedded": {"examples": 5000, "hidden": (64, 64)}}
 
-@depends_on(lambda configuration: (*LEARNING, *FISHER))
+
+@depends_on(lambda configuration: (*LEARNING, *FISHER), sizes=SIZES)
 def fisher_of_labels(
     tasks,
     *,
-    examples: int = 8000,
+    examples: int | None = None,
     passes: int = 40,
-    hidden: tuple[int, ...] = (256, 256),
+    hidden: tuple[int, ...] | None = None,
     batch_size: int = 128,
     learning_rate: float = 0.06,
     momentum: float = 0.9,

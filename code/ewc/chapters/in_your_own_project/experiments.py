@@ -18,10 +18,11 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
 
 SIZES = {
-    "cpu": {"width": 96, "steps": 400, "second_steps": 80, "batch": 16},
-    "embedded": {"width": 48, "steps": 200, "second_steps": 40, "batch": 16},
-    "cuda": {"width": 256, "steps": 1500, "second_steps": 200, "batch": 64},
+    "cpu": {"width": 96, "steps": 400, "second_steps": 80, "batch": 16, "examples": 512, "count": 512},
+    "embedded": {"width": 32, "steps": 200, "second_steps": 40, "batch": 12, "examples": 256, "count": 128},
+    "cuda": {"width": 256, "steps": 1500, "second_steps": 200, "batch": 64, "examples": 512, "count": 512},
 }
+SMALL = {"cpu": {"steps": 200, "second_steps": 80, "count": 512}, "embedded": {"steps": 100, "second_steps": 40, "count": 128}}
 LENGTH = 64
 STARTS = ("Return the ", "def ")  # what it is asked to go on with
 CODE = ("chapters.in_your_own_project.language",)
@@ -62,12 +63,12 @@ def learn_english(
     tasks,
     *,
     texts: str,
-    examples: int = 512,
+    examples: int | None = None,
     width: int | None = None,
     steps: int | None = None,
     second_steps: int | None = None,
     batch: int | None = None,
-    count: int = 512,
+    count: int | None = None,
     letters: int = 200,
     seed: int = 0,
 ):
@@ -107,12 +108,12 @@ def learn_python(
     texts: str,
     method: str = "plain",
     strength: float | None = None,
-    examples: int = 512,
+    examples: int | None = None,
     width: int | None = None,
     steps: int | None = None,
     second_steps: int | None = None,
     batch: int | None = None,
-    count: int = 512,
+    count: int | None = None,
     letters: int = 200,
     seed: int = 0,
 ):
@@ -159,7 +160,7 @@ def writer(first: Record, width: int | None = None) -> Writer:
     return model
 
 
-@depends_on(lambda configuration: (*CODE, *SPRINGS, *FISHER), sizes={})
+@depends_on(lambda configuration: (*CODE, *SPRINGS, *FISHER), sizes=SMALL)
 def exact_and_sampled(
     tasks,
     *,
@@ -167,10 +168,10 @@ def exact_and_sampled(
     strength: float,
     width: int = 24,
     length: int = 8,
-    steps: int = 200,
-    second_steps: int = 80,
+    steps: int | None = None,
+    second_steps: int | None = None,
     examples: int = 64,
-    count: int = 512,
+    count: int | None = None,
     seed: int = 0,
 ):
     """Both lessons of a model so small that its exact Fisher can be had: what EWC keeps with that one, and with one draw a place.

@@ -9,7 +9,10 @@ from ewc.tasks import permuted
 from ewc.together import learn_together
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 
-SIZES = {"cpu": {"steps": 700, "strength": 30.0}, "embedded": {"steps": 360, "strength": 10.0}}
+SIZES = {
+    "cpu": {"hidden": (100,) * 6, "steps": 500, "strength": 30.0},
+    "embedded": {"hidden": (50,) * 6, "steps": 360, "strength": 10.0},
+}
 _MODULES = (*LEARNING, *SPRINGS, *FISHER, "together")
 
 
@@ -20,7 +23,7 @@ def overlap_by_layer(
     square: int,
     strength: float | None = None,
     steps: int | None = None,
-    hidden: tuple[int, ...] = (100,) * 6,
+    hidden: tuple[int, ...] | None = None,
     batch_size: int = 64,
     learning_rate: float = 0.05,
     momentum: float = 0.9,

@@ -12,6 +12,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, Record, depends_on
 
 # After which steps the accuracies are measured: after each while they change from step to step, then less often.
 LOOKS = (*range(25), *range(26, 61, 2), *range(70, 201, 10))
+SIZES = {**LESSONS, "embedded": {**LESSONS["embedded"], "until": 80}}
 _USES = {"plain": (), "ewc": (*SPRINGS, *FISHER, "steps"), "replay": ("replay", "scores", "heads", "checks")}
 
 
@@ -19,7 +20,7 @@ class _SeenEnough(Exception):
     """Raised after the last step that is watched: the schedule is that of the whole lesson, and the rest of it is not needed."""
 
 
-@depends_on(lambda configuration: LEARNING + _USES[configuration["method"]], sizes=LESSONS, begins_with=first_lesson)
+@depends_on(lambda configuration: LEARNING + _USES[configuration["method"]], sizes=SIZES, begins_with=first_lesson)
 def first_steps(
     tasks,
     first: Record,
@@ -33,6 +34,7 @@ def first_steps(
     fisher_examples: int = 5000,
     images: int = 1000,
     steps: int | None = None,
+    until: int | None = None,
     hidden: tuple[int, ...] = (256, 256),
     batch_size: int = 64,
     learning_rate: float = 0.06,
@@ -49,6 +51,7 @@ def first_steps(
         fisher_examples: how many of them the Fisher is taken on: all of them would take longer than the steps do.
         images: how many of the first task's test images are looked at.
         steps: of the whole lesson, which the schedule of the step size is for.
+        until: the step after which no more is watched; None for the last of LOOKS.
 
     Keeps the steps, the accuracies there on the first task, and the one on the second after the last of them.
     """
@@ -61,7 +64,7 @@ def first_steps(
         penalty = Replay(model, strength, examples=memory, batch_size=batch_size, seed=seed)
     if penalty is not None:
         penalty.consolidate(tasks[0].train_inputs, tasks[0].train_targets)
-    looks = [step for step in LOOKS if step <= steps]
+    looks = [step for step in LOOKS if step <= steps and (until is None or step <= until)]
     inputs, targets = tasks[0].test_inputs[:images], tasks[0].test_targets[:images]
     right = []
 

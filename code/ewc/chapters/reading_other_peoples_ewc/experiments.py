@@ -13,9 +13,21 @@ from ewc.training import accuracy
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 
 SIZES = {
-    "cpu": {"examples": 8000, "held": 1000, "passes": (3, 40), "steps": 150},
-    "embedded": {"examples": 800, "held": 300, "passes": (10, 100), "steps": 80},
+    "cpu": {
+        "examples": 8000,
+        "held": 1000,
+        "passes": (3, 40),
+        "stiffness": (2e3, 1e4, 5e4, 2.5e5, 1.2e6, 6e6, 3e7),
+        "hidden": (100, 100),
+        "steps": 100,
+    },
+    "embedded": {"examples": 800, "held": 300, "passes": (10, 100), "stiffness": (2e3, 2e4, 2e5, 2e6, 2e7), "hidden": (50, 50), "steps": 50},
 }
+FOLLOWING = {
+    "cpu": {"first_steps": 300, "rounds": 20, "round_steps": 25, "look": (5, 10, 20), "hidden": (100, 100)},
+    "embedded": {"first_steps": 100, "rounds": 20, "round_steps": 10, "look": (5, 10, 20), "hidden": (50, 50)},
+}
+OVERWRITTEN = {"cpu": {"hidden": (100, 100), "steps": 150}, "embedded": {"hidden": (50, 50), "steps": 80}}
 _RUN = (*LEARNING, *SPRINGS, *FISHER, "together", "steps", "chapters.reading_other_peoples_ewc.slips")
 
 
@@ -26,8 +38,8 @@ def slips_sweep(
     examples: int | None = None,
     held: int | None = None,
     passes: tuple[int, ...] | None = None,
-    stiffness: tuple[float, ...] = (2e3, 1e4, 5e4, 2.5e5, 1.2e6, 6e6, 3e7),
-    hidden: tuple[int, ...] = (100, 100),
+    stiffness: tuple[float, ...] | None = None,
+    hidden: tuple[int, ...] | None = None,
     steps: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 0.06,
@@ -140,16 +152,16 @@ def slips_sweep(
     return {"looks": looks}, vectors
 
 
-@depends_on(lambda configuration: _RUN)
+@depends_on(lambda configuration: _RUN, sizes=FOLLOWING)
 def anchor_that_follows(
     tasks,
     *,
     strengths: tuple[float, ...] = (100.0, 1e4),
-    first_steps: int = 300,
-    rounds: int = 20,
-    round_steps: int = 25,
-    look: tuple[int, ...] = (5, 10, 20),
-    hidden: tuple[int, ...] = (100, 100),
+    first_steps: int | None = None,
+    rounds: int | None = None,
+    round_steps: int | None = None,
+    look: tuple[int, ...] | None = None,
+    hidden: tuple[int, ...] | None = None,
     batch_size: int = 64,
     learning_rate: float = 0.02,
     momentum: float = 0.9,
@@ -204,14 +216,14 @@ def anchor_that_follows(
     return found, {}
 
 
-@depends_on(lambda configuration: _RUN)
+@depends_on(lambda configuration: _RUN, sizes=OVERWRITTEN)
 def springs_overwritten(
     tasks,
     *,
     strength: float = 100.0,
     count: int = 4,
-    hidden: tuple[int, ...] = (100, 100),
-    steps: int = 150,
+    hidden: tuple[int, ...] | None = None,
+    steps: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 0.05,
     momentum: float = 0.9,

@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy
 _IMPORTANCES = (*LEARNING, *FISHER, "springs", "importance", "sensitivity")
 _COSTS = (*_IMPORTANCES, *SPRINGS, "together", "workshop.sequences", "kronecker", "factors", "distillation", "heads")
 _COSTS = (*_COSTS, "replay", "dark_replay", "projection", "chapters.the_family.rivals")
-STEPS = {"cpu": {"steps": 400}, "embedded": {"steps": 250}}
+STEPS = {"cpu": {"steps": 400}, "embedded": {"steps": 150}}
+TIMED = {"cpu": {"steps": 40, "repeats": 7}, "embedded": {"steps": 20, "repeats": 3}}
 
 
 @depends_on(lambda configuration: _IMPORTANCES, sizes=STEPS)
@@ -67,15 +68,15 @@ def importances(
     return {"before": before, "after": loss(), "earned": earned}, tensors
 
 
-@depends_on(lambda configuration: _COSTS)
+@depends_on(lambda configuration: _COSTS, sizes=TIMED)
 def costs(
     tasks,
     *,
     methods: tuple[tuple[str, dict], ...],
     count: int = 5,
     hidden: tuple[int, ...] = (100, 100),
-    steps: int = 40,
-    repeats: int = 7,
+    steps: int | None = None,
+    repeats: int | None = None,
     batch_size: int = 64,
     fisher_examples: int = 10_000,
     seed: int = 0,

@@ -20,7 +20,7 @@ _LEARNING = (*LEARNING, *SPRINGS, *FISHER, "together")
 
 LAST = {
     "cpu": {"hidden": (100, 100), "steps": 300, "strength": 3e3},
-    "embedded": {"hidden": (100, 100), "steps": 200, "strength": 3e3},
+    "embedded": {"hidden": (50, 50), "steps": 40, "strength": 100.0},
 }
 LOOKS = (0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 170, 300)
 
@@ -179,7 +179,7 @@ def _corrected(model, tasks, count, seed):
     return sum(accuracy(model, task) for task in tasks) / len(tasks)
 
 
-NOISE = {"cpu": {"steps": 1000}, "embedded": {"steps": 700}}
+NOISE = {"cpu": {"steps": 1000, "batch_size": 64}, "embedded": {"steps": 350, "batch_size": 128}}
 
 
 @depends_on(lambda configuration: (*_LEARNING, "noise"), sizes=NOISE)
@@ -195,7 +195,7 @@ def weight_noise(
     images: int = 3000,
     steps: int | None = None,
     hidden: tuple[int, ...] = (100, 100),
-    batch_size: int = 64,
+    batch_size: int | None = None,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
     seed: int = 0,
