@@ -53,18 +53,18 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(context, means, logs, prior_means, prior_logs):
         apart = logs - prior_logs
-        ratio = apart.exp()
+        excess = apart.expm1()  # Λ*/Λ − 1
         gap = means - prior_means
-        pull = gap * torch.exp(-prior_logs)
-        context.save_for_backward(pull, ratio)
-        return (ratio + pull * gap - 1 - apart).sum(1) / 2
+        pull = gap / prior_logs.exp()
+        context.save_for_backward(pull, excess)
+        return (excess - apart).addcmul_(pull, gap).sum(1) / 2
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context, gradient):
-        pull, ratio = context.saved_tensors
+        pull, excess = context.saved_tensors
         scale = gradient[:, None]
-        return scale * pull, scale / 2 * (ratio - 1), None, None
+        return scale * pull, scale / 2 * excess, None, None
 
 
 def divergence(q: Gaussians, prior: Gaussians) -> Tensor:
@@ -199,7 +199,7 @@ def _permuted(tasks, runs):
     q, prior, shapes = beginning([mlp(shared["hidden"], seed=seed).to(device) for seed in seeds])
     strengths = torch.tensor([float(run["strength"]) for run in runs], device=device)
     options = {name: shared[name] for name in ("steps", "batch_size", "learning_rate", "momentum", "schedule")}
-    untrained = accuracies(q, shapes, sequences, shared["count"])
+    untrained = {seed: accuracies(q[seeds.index(seed)], shapes, [known[seed]], shared["count"])[0] for seed in known}
     rows = []
     for place in range(shared["count"]):
         now = [sequence[place] for sequence in sequences]
@@ -210,7 +210,7 @@ def _permuted(tasks, runs):
     for number, (sequence, seed) in enumerate(zip(sequences, seeds, strict=True)):
         result = {
             "matrix": [row[number] for row in rows],
-            "untrained": untrained[number],
+            "untrained": untrained[seed],
             "bytes": sum(values.numel() * values.element_size() for values in vars(prior[number]).values()),
         }
         if not shared["tuning"]:
