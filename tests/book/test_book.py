@@ -132,6 +132,7 @@ BOUNDS = {
     (FAMILY, "plain-acc"): (60, 80),
     (FAMILY, "L2-acc"): (78, 86),
     (FAMILY, "EWC-acc"): (82, 88),
+    (FAMILY, "VCL-acc"): (77, 83),
     (FAMILY, "SI-acc"): (81, 88),
     (FAMILY, "MAS-acc"): (81, 88),
     (FAMILY, "Kronecker-acc"): (87, 91),

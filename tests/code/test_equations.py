@@ -25,6 +25,8 @@ from ewc.chapters.likelihood_and_loss.likelihood import (
 from ewc.chapters.many_tasks.anchors import learn_gaussians, shares
 from ewc.chapters.reading_other_peoples_ewc.slips import own_label_weighted, square_of_batch_mean
 from ewc.chapters.tempting_fixes.two_weights import tug
+from ewc.chapters.the_family.variational import Gaussians, _Divergence, divergence
+from ewc.chapters.the_family.variational import bound as variational_bound
 from ewc.chapters.the_shape_of_curvature.uses import block_of_uses
 from ewc.chapters.what_ewc_cannot_do.class_means import ClassMeans
 from ewc.chapters.yesterdays_posterior.conjugate import beta_log_density, learn_coin, learn_line, learn_mean, log_beta
@@ -776,6 +778,30 @@ def test_eq_lwf(equation):
     places = torch.arange(1, len(inputs) + 1)
     names = {r"\lambda": 0.7, r"\tau": 2.5, "N": len(inputs), "x": places, "p^*": softened(old), "p": softened(new)}
     same(guard.penalty(inputs).detach(), equation.side(0, names, n=len(inputs), y=3))
+
+
+def two_gaussians():
+    return (Gaussians(normal(1, 5, seed=seed), normal(1, 5, seed=seed + 1)) for seed in (1, 3))
+
+
+@bound("eq-vcl", variational_bound)
+def test_eq_vcl(equation):
+    q, prior = two_gaussians()
+    logits, labels = normal(1, 4, 3, seed=5), torch.tensor([2, 1, 1, 3])
+    found = variational_bound(logits, labels[None] - 1, q, prior, torch.tensor([0.7]), 4)
+
+    def p(label, image, theta):  # of the one draw that these logits are
+        return theta[int(image) - 1].softmax(-1)[int(label) - 1]
+
+    names = {r"\operatorname{E}": [(1, {r"\theta": logits[0]})], "p": p, "y": labels, "x": torch.arange(1, 5), "N": 4, r"\lambda": 0.7}
+    same(found, equation.side(0, names | {r"\mathrm{KL}(q\|q_{t-1})": divergence(q, prior)[0]}, n=4))
+
+
+@bound("eq-vcl-divergence", _Divergence.forward)
+def test_eq_vcl_divergence(equation):
+    q, prior = two_gaussians()
+    names = {"m": q.means[0], r"\theta^*": prior.means[0], r"\Lambda": torch.exp(-q.logs[0]), r"\Lambda^*": torch.exp(-prior.logs[0])}
+    same(divergence(q, prior), equation.side(1, names, i=5))
 
 
 @bound("eq-owm", OrthogonalWeights._project)

@@ -10,7 +10,7 @@ from small_tasks import blobs
 PACKAGE = Path(ewc.__file__).parent
 MODULES = [".".join(("ewc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in sorted(PACKAGE.rglob("*.py"))]
 # The modules that hold experiments.
-ENDINGS = ("workshop.sequences", "workshop.paper_cifar", ".experiments", ".two_lessons", ".without_images", ".rivals")
+ENDINGS = ("workshop.sequences", "workshop.paper_cifar", ".experiments", ".two_lessons", ".without_images", ".rivals", ".variational")
 HOLDERS = [name for name in MODULES if name.endswith(ENDINGS)]
 
 LETTERS = {"examples": 8, "width": 8, "steps": 2, "second_steps": 2, "batch": 8, "count": 4, "letters": 2}
@@ -55,6 +55,10 @@ TINY = {
         {"method": method, "strength": 1.0, "replay_strength": 1.0, "memory": 5, "count": 2, "hidden": (4,), "steps": 3, "batch_size": 10}
         for method in ("dark replay", "ewc and replay", "orthogonal")
     ],
+    "permuted_gaussians": [
+        {"strength": 1.0, "count": 2, "hidden": (4,), "steps": 3, "batch_size": 10, "tuning": tuning} for tuning in (False, True)
+    ],
+    "step_of_gaussians": [{"hidden": (4,), "steps": 2, "repeats": 1}],
     "all_at_once": [{"scenario": scenario, "hidden": (4,), "steps": 1, "batch_size": 10} for scenario in (None, "domain", "task")],
     "importances": [{"steps": 3, "hidden": (4,)}],
     "costs": [
