@@ -2,7 +2,7 @@
 
 Why: Sphinx renders anew what it takes for changed, page by page and by dates. But the number of an equation, the title of a page
 and the text of a reference stand on other pages too. So all pages are rendered anew when the content of any file that they are
-made from differs, or when a file that was written is no longer as it was written: 15 s. What cells and trainings gave is not
+made from differs, or when a file that was written is no longer as it was written: half a minute. What cells and trainings gave is not
 touched (_build/executed, _build/records). The pages of the last good build stay until there are new ones.
 """
 
