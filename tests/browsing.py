@@ -19,6 +19,10 @@ SCREENSHOTS = ROOT / "_build" / "screenshots"
 
 OURS = re.compile(r"^(file|data|blob):")
 SETTLED = "async () => { await document.fonts.ready }"
+# Sections are laid out when they come near the screen; most tests ask about the whole page at once, and have all drawn.
+DRAWN = """async () => {
+    for (const section of document.querySelectorAll('.bd-article > section > section')) section.style.contentVisibility = 'visible';
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))) }"""
 FORMULAS, MISTAKES = "math", "merror"
 DISPLAYED = [page for page in PAGES if "$$" in source(page)]
 
@@ -148,9 +152,11 @@ class Visit:
         self.page.on("requestfailed", lambda request: self.complaints.append(f"not loaded: {request.url}"))
         self.page.goto(file.as_uri())
 
-    def settle(self):
-        """Until fonts are there."""
+    def settle(self, drawn=True):
+        """Until fonts are there, and the whole page is drawn unless it is to be drawn as a reader comes by."""
         self.page.evaluate(SETTLED)
+        if drawn:
+            self.page.evaluate(DRAWN)
         return self
 
     def close(self):
@@ -182,8 +188,8 @@ class Windows:
     def file(self, page_name):
         return self.html / f"{page_name}.html"
 
-    def open(self, page_name, screen, theme):
-        return Visit(self.themed(screen, theme), self.file(page_name)).settle()
+    def open(self, page_name, screen, theme, drawn=True):
+        return Visit(self.themed(screen, theme), self.file(page_name)).settle(drawn)
 
     def look(self, page_name, screen, theme):
         """What there is to say of a page at a width and in a theme; it is opened for the first that asks."""

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
         named = item.callspec.params if hasattr(item, "callspec") else {}
         if "copy" in item.fixturenames:
             group = "copy"
-        elif item.path.name in ("test_book.py", "test_around.py", "test_finding.py"):   # they parse all pages
+        elif item.path.parent.name == "book" and item.path.stem in ("test_book", "test_around", "test_finding"):   # they parse all pages
             group = "book"
         elif "page_name" in named:
             group = named["page_name"]

@@ -47,6 +47,8 @@ ICONS = {
 DRAWN = {"fill", "fill-opacity", "fill-rule", "stroke", "stroke-opacity", "stroke-width", "stroke-linejoin", "stroke-linecap", "stroke-dasharray",
          "stroke-dashoffset", "stroke-miterlimit", "opacity", "clip-path", "display", "visibility", "font-size", "font-family", "font-weight",
          "font-style", "text-anchor", "stop-color", "stop-opacity", "shape-rendering", "image-rendering"}  # fmt: skip
+# What the theme asks for its width when a page is opened: all of it would be laid out at once. wide.js asks each when it is drawn.
+ASKED = re.compile(r'\["pre",".nboutput > .output_area"[^\]]*\]\.join\(", "\)')
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +69,9 @@ def finish(app: Sphinx, problem):
 def bundle(static, pages):
     """One script, one style sheet of what these pages use, and the few words that choose the theme."""
     script = SETTINGS + "".join(f"{(static / name).read_text('utf8')};\n" for name in SCRIPTS)
-    script = re.sub(r"//# sourceMappingURL=\S+", "", script)
+    script, found = ASKED.subn('"asked-by-wide-js"', re.sub(r"//# sourceMappingURL=\S+", "", script))
+    if found != 1:
+        logger.warning("ewc_light does not find where the theme's script asks all boxes for their width")
     own = "".join((static / name).read_text("utf8") for name in FEATURES if (static / name).exists())
     sheets = [next(static.glob(name.replace("mystnb.css", "mystnb.*.css"))).read_text("utf8") for name in STYLES if name != "styles/theme.css"]
     (static / "book.js").write_text(script, "utf8")

@@ -102,7 +102,7 @@ TINY = {
     "exact_and_sampled": [
         {"texts": "", "strength": 1.0, "width": 4, "length": 2, "steps": 2, "second_steps": 2, "examples": 2, "count": 4},
     ],
-    "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20}],
+    "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20, "batch_size": 8}],
 }
 MARKED = {
     name: value

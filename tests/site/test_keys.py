@@ -18,7 +18,7 @@ def visit(windows):
     made = []
 
     def open_page(name):
-        made.append(windows.open(name, "desktop", "light"))
+        made.append(windows.open(name, "desktop", "light", drawn=False))
         return made[-1].page
 
     yield open_page

@@ -7,58 +7,44 @@ font takes their place.
 
 import functools
 import hashlib
-import io
 import os
 import tempfile
 from pathlib import Path
 
+import matplotlib
+from fontTools.merge import Merger
+from fontTools.ttLib import TTFont
 from matplotlib import font_manager
 
 FOLDER = Path(__file__).resolve().parents[3] / "node_modules/@fontsource"
-KEPT = Path(__file__).resolve().parents[3] / "_build" / "faces"
 SANS, SERIF, MONO = "Source Sans 3", "STIX Two Text", "Source Code Pro"
 _DRAWN_WITH = ((SANS, 400, "normal"), (SANS, 600, "normal"), (SERIF, 400, "normal"), (SERIF, 400, "italic"))
 
 
-def face(family: str, weight: int, style: str) -> bytes:
-    """One face as a TrueType font, of its Latin and its Greek letters, which its makers ship apart."""
-    from fontTools.merge import Merger  # here: a page whose faces are kept does not wait for it
-    from fontTools.ttLib import TTFont
+def face(family: str, weight: int, style: str) -> Path:
+    """One face as a TrueType font, of its Latin and its Greek letters, which its makers ship apart.
 
-    parts = []
-    for file in _files(family, weight, style):
-        part = TTFont(file, recalcTimestamp=False)
-        part.flavor = None
-        parts.append(_written(part))
-    return _written(Merger().merge(parts)).getvalue()
-
-
-def _files(family, weight, style):
-    name = family.lower().replace(" ", "-")
-    return [FOLDER / name / "files" / f"{name}-{script}-{weight}-{style}.woff" for script in ("latin", "greek")]
-
-
-def kept(family: str, weight: int, style: str) -> Path:
-    """The file of a face. The first process that draws with it writes it: to put four together takes longer than to draw a figure.
-
-    Its name has what it is made of: other fonts, or another way to put them together, have another file.
+    It is made once, for that takes longer than most figures, and kept where matplotlib keeps what it knows of fonts.
     """
-    made_of = b"".join(path.read_bytes() for path in (Path(__file__), *_files(family, weight, style)))
-    file = KEPT / f"{family} {weight} {style} {hashlib.sha256(made_of).hexdigest()[:16]}.ttf"
+    name = family.lower().replace(" ", "-")
+    parts = [FOLDER / name / "files" / f"{name}-{script}-{weight}-{style}.woff" for script in ("latin", "greek")]
+    made_from = hashlib.sha256(b"".join(part.read_bytes() for part in (Path(__file__), *parts))).hexdigest()[:16]  # and in which way
+    file = Path(matplotlib.get_cachedir(), "faces", f"{name}-{weight}-{style}-{made_from}.ttf")
     if not file.exists():
-        KEPT.mkdir(parents=True, exist_ok=True)
-        number, unfinished = tempfile.mkstemp(dir=KEPT)
-        with open(number, "wb") as opened:
-            opened.write(face(family, weight, style))
-        os.replace(unfinished, file)  # whole or not at all
+        file.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as place:
+            unpacked = [_unpacked(part, Path(place, f"{number}.ttf")) for number, part in enumerate(parts)]
+            whole = Path(place, file.name)
+            Merger().merge(unpacked).save(whole)
+            os.replace(whole, file)  # complete or not there at all
     return file
 
 
-def _written(font):
-    file = io.BytesIO()
+def _unpacked(packed, file):
+    font = TTFont(packed, recalcTimestamp=False)
+    font.flavor = None
     font.save(file)
-    file.seek(0)
-    return file
+    return str(file)
 
 
 @functools.cache
@@ -67,9 +53,8 @@ def style() -> dict:
     if not all((FOLDER / family.lower().replace(" ", "-")).is_dir() for family, *_ in _DRAWN_WITH):
         return {"mathtext.fontset": "stix"}
     for family, weight, slant in _DRAWN_WITH:
-        file = kept(family, weight, slant)
         called = 400 if weight == 400 else 700  # drawings ask for bold, and the bold face of the site is its 600
-        named = {"fname": str(file), "name": family, "style": slant, "variant": "normal", "weight": called}
+        named = {"fname": str(face(family, weight, slant)), "name": family, "style": slant, "variant": "normal", "weight": called}
         font_manager.fontManager.ttflist.append(font_manager.FontEntry(**named, stretch="normal", size="scalable"))
     return {
         "font.family": [SANS, "DejaVu Sans"],

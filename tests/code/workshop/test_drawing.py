@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.image
 import pytest
@@ -103,20 +105,23 @@ def test_letters_are_as_large_as_the_narrowest_place_of_a_panel_needs(panels, si
 
 def test_a_face_is_put_together_once_and_again_when_it_is_made_of_something_else(monkeypatch, tmp_path):
     monkeypatch.setattr(faces, "FOLDER", tmp_path / "fonts")
-    monkeypatch.setattr(faces, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(matplotlib, "get_cachedir", lambda: str(tmp_path / "kept"))
     (tmp_path / "fonts/source-sans-3/files").mkdir(parents=True)
-    sources = faces._files(faces.SANS, 400, "normal")
+    (tmp_path / "kept").mkdir()
+    sources = [tmp_path / f"fonts/source-sans-3/files/source-sans-3-{script}-400-normal.woff" for script in ("latin", "greek")]
     for source in sources:
         source.write_bytes(b"letters")
     made = []
-    monkeypatch.setattr(faces, "face", lambda *asked: made.append(asked) or b"a face")
-    file = faces.kept(faces.SANS, 400, "normal")
-    assert file == faces.kept(faces.SANS, 400, "normal")
+    whole = SimpleNamespace(save=lambda file: Path(file).write_bytes(b"a face"))
+    monkeypatch.setattr(faces, "_unpacked", lambda packed, file: str(packed))
+    monkeypatch.setattr(faces, "Merger", lambda: SimpleNamespace(merge=lambda parts: made.append(parts) or whole))
+    file = faces.face(faces.SANS, 400, "normal")
+    assert file == faces.face(faces.SANS, 400, "normal")
     assert file.read_bytes() == b"a face"
     assert list(file.parent.iterdir()) == [file], "nothing unfinished is left"
-    assert made == [(faces.SANS, 400, "normal")]
+    assert made == [[str(source) for source in sources]]
     sources[1].write_bytes(b"other letters")
-    assert faces.kept(faces.SANS, 400, "normal") != file
+    assert faces.face(faces.SANS, 400, "normal") != file
     assert len(made) == 2
 
 
