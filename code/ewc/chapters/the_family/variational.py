@@ -216,7 +216,7 @@ def _permuted(tasks, runs):
         if not shared["tuning"]:
             pairs = [averaged(prior[number], shapes, task, seed) for task in sequence]
             result["averaged"], result["at means"] = (sum(part) / len(pairs) for part in zip(*pairs, strict=True))
-        results.append((result, {"logs": prior.logs[number]}))
+        results.append((result, {"logs": prior.logs[number].cpu()}))
     return results
 
 
