@@ -28,9 +28,9 @@ from sphinx.errors import ConfigError, ExtensionError
 PAGES, PAGES_ON_A_GPU = 2, 6
 # Those that train longest begin first, so that no core waits for them at the end.
 LONGEST = [
-    "elastic/many-tasks", "beyond/what-ewc-cannot-do", "beyond/the-family", "beyond/in-your-own-project", "beyond/a-harder-world",
-    "forgetting/tempting-fixes", "elastic/reading-other-peoples-ewc", "elastic/choosing-lambda",
-    "elastic/mnist-to-fashion-mnist",
+    "beyond/what-ewc-cannot-do", "elastic/many-tasks", "beyond/the-family", "beyond/a-harder-world", "elastic/choosing-lambda",
+    "beyond/in-your-own-project", "elastic/reading-other-peoples-ewc", "forgetting/tempting-fixes", "elastic/mnist-to-fashion-mnist",
+    "bayes/fisher-information", "bayes/the-shape-of-curvature",
 ]  # fmt: skip
 NO_DATA = """\
 Data: MNIST and Fashion-MNIST were neither found nor could they be downloaded. The book is built with embedded

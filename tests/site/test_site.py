@@ -105,6 +105,16 @@ def test_formulas_are_set_in_the_font_that_the_book_sends(windows):
     visit.close()
 
 
+def test_a_drawing_is_drawn_as_its_parts_say(windows):
+    """A cloud of points is a pen's dots, and those of a pen with a flat end cannot be seen."""
+    visit = windows.open("book/bayes/the-shape-of-curvature", "desktop", "light")
+    parts = visit.page.locator(".picture [stroke-linecap]")
+    said = parts.evaluate_all("all => all.map(e => [e.getAttribute('stroke-linecap'), getComputedStyle(e).strokeLinecap])")
+    assert [pair for pair in said if pair[0] != pair[1]] == []
+    assert ["round", "round"] in said
+    visit.close()
+
+
 @pytest.mark.parametrize(("screen", "theme"), OPENED_IN.items())
 @pytest.mark.parametrize("page_name", PAGES)
 def test_no_box_covers_the_screen_and_each_closes(windows, page_name, screen, theme):
