@@ -215,7 +215,7 @@ def test_runs_side_by_side_are_the_runs_alone():
 def disturbed():
     tasks = [digits(), letters()]
     sizes = (1.0, 3.0, 10.0, 20.0, 40.0)
-    return experiments.weight_noise(tasks, sizes=sizes, steps=300, hidden=(50, 50), images=600, strength=100.0)[0]
+    return experiments.weight_noise(tasks, sizes=sizes, steps=300, batch_size=64, hidden=(50, 50), images=600, strength=100.0)[0]
 
 
 def mean(result, kind, name):
