@@ -47,6 +47,8 @@ ICONS = {
 DRAWN = {"fill", "fill-opacity", "fill-rule", "stroke", "stroke-opacity", "stroke-width", "stroke-linejoin", "stroke-linecap", "stroke-dasharray",
          "stroke-dashoffset", "stroke-miterlimit", "opacity", "clip-path", "display", "visibility", "font-size", "font-family", "font-weight",
          "font-style", "text-anchor", "stop-color", "stop-opacity", "shape-rendering", "image-rendering"}  # fmt: skip
+# A formula in a sentence, with the bracket before it and the stop behind it.
+HELD = re.compile(r'([(\[“‘]*)<span class="math">(<math>(?:(?!</?math>|<math ).)*</math>)</span>([.,;:!?)\]”’]*)', re.DOTALL)
 # What the theme asks for its width when a page is opened: all of it would be laid out at once. wide.js asks each when it is drawn.
 ASKED = re.compile(r'\["pre",".nboutput > .output_area"[^\]]*\]\.join\(", "\)')
 logger = logging.getLogger(__name__)
@@ -133,6 +135,7 @@ def plain(body, up, site):
     body = re.sub(r'<section id="(?:exercise|solution)-content">', "<section>", body)       # all exercises of a page would have the same
     body = re.sub(r'<th class="head[^"]*">(?:<p></p>)?</th>', "<td></td>", body)       # a corner is no heading
 
+    body = HELD.sub(held, body)
     body = re.sub(r"<svg.*?</svg>", lambda drawing: compact(drawing[0]), body, flags=re.DOTALL)
     body = body.replace('<code class="docutils literal notranslate">', '<code class="literal">')
     body = re.sub(r'<code class="literal"><span class="pre">([\w.,=+]+)</span></code>', r'<code class="literal">\1</code>', body)
@@ -150,6 +153,12 @@ def plain(body, up, site):
         return f'href="{up}_images/{name}"'
 
     return re.sub(r'(xlink:)?href="data:image/png;base64,([^"]*)"', image, body)
+
+
+def held(found):
+    """A browser breaks a line on either side of a formula, whatever stands there."""
+    before, formula, after = found.groups()
+    return f'<span class="math held">{before}{formula}{after}</span>' if before or after else found[0]
 
 
 def icon(found):

@@ -117,6 +117,14 @@ def test_a_drawing_keeps_its_look(tmp_path):
     assert f'<image href="../_images/{image.name}"/>' in made
 
 
+def test_a_formula_keeps_its_stop_and_its_bracket(tmp_path):
+    formula = '<span class="math"><math><mi>a</mi></math></span>'
+    made = ewc_light.plain(f"x ({formula}), {formula} and {formula}; {formula.replace('</math>', '</math><math>b</math>')}.", "", tmp_path)
+    one = "<math><mi>a</mi></math>"
+    many = f'<span class="math">{one}<math>b</math></span>.'      # a long one may be broken between its pieces
+    assert made == f'x <span class="math held">({one}),</span> {formula} and <span class="math held">{one};</span> {many}'
+
+
 def test_a_cell_of_one_paragraph_is_its_text_and_others_stay(tmp_path):
     many = "<td><p>a</p><p>b</p></td>"
     made = ewc_light.plain(f'<tr class="row-odd" id="x"><td><p>a <a href="b">c</a></p></td>\n{many}</tr>', "", tmp_path)
