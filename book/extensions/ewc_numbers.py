@@ -207,7 +207,8 @@ def facts(app: Sphinx, docname):
 
 
 def duration(seconds):
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if seconds < 59.95 else f"{whole // 60} min {whole % 60} s"
 
 
 def plain(value):

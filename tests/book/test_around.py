@@ -92,3 +92,8 @@ def test_what_all_runs_of_an_experiment_share_is_said_once():
     assert [row.children[0].astext() for row in table.findall(nodes.row)][1:] == ["lr=1", "lr=2", "as above"]
     (alone,) = ewc_numbers.experiment(runs[:1], {"0": []})
     assert [row.children[0].astext() for row in alone.findall(nodes.row)][1:] == ["steps=5 lr=1 data=digits torch=2"]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (59.96, "1 min 0 s"), (1259.9, "21 min 0 s"), (61.4, "1 min 1 s")])
+def test_no_time_is_said_to_have_sixty_seconds(seconds, said):
+    assert ewc_numbers.duration(seconds) == said
