@@ -11,7 +11,7 @@ from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 
 SIZES = {
     "cpu": {"hidden": (100,) * 6, "steps": 500, "strength": 30.0},
-    "embedded": {"hidden": (50,) * 6, "steps": 360, "strength": 5.0},
+    "embedded": {"hidden": (50,) * 6, "steps": 360, "strength": 8.0},
 }
 _MODULES = (*LEARNING, *SPRINGS, *FISHER, "together")
 
