@@ -1,9 +1,11 @@
 """What is around the pages: the foot of each, descriptions, files for machines, addresses that are claimed only where they are set."""
 
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from building import PAGES, ROOT, soup_of
 from docutils import nodes
 
@@ -97,3 +99,8 @@ def test_what_all_runs_of_an_experiment_share_is_said_once():
 @pytest.mark.parametrize(("seconds", "said"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (59.96, "1 min 0 s"), (1259.9, "21 min 0 s"), (61.4, "1 min 1 s")])
 def test_no_time_is_said_to_have_sixty_seconds(seconds, said):
     assert ewc_numbers.duration(seconds) == said
+
+
+def test_the_readme_says_where_the_published_copy_is_where_that_is_set():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))["sphinx"]["config"]["book_address"]
+    assert re.findall(r"^Read it at <?(https://[^\s<>]+)", (ROOT / "README.md").read_text("utf8"), re.M) == [address] * bool(address)

@@ -242,6 +242,11 @@ def test_no_page_shows_a_traceback_or_noise_or_an_unresolved_number(book, page):
     assert all(span.get_text().strip() for span in article.select("span.num"))
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_number_of_an_equation_stands_in_two_brackets(page):
+    assert re.findall(r"\(\{eq\}`[^`]*`\)", source(page)) == []
+
+
 FOREIGN = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 LOADED_BY_LINK = {
     "stylesheet", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "icon", "manifest",
