@@ -143,6 +143,7 @@ def plain(body, up, site):
     body = re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox")', "", body, flags=re.DOTALL)   # a title and contents for paper alone
     body = body.replace(' class="tex2jax_ignore mathjax_ignore"', "")
     body = re.sub(r'<tr class="row-(?:odd|even)"', "<tr", body)
+    body = re.sub(r"(<td[^>]*>[^<]*\d) ± (?=\d)", "\\1\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", body)      # one number, on one line
     body = re.sub(r'<span class="(?:n|p|w)">([^<]*)</span>', r"\1", body)      # names, brackets and spaces have the colour of the listing
 
     def image(found):

@@ -129,6 +129,7 @@ def test_a_cell_of_one_paragraph_is_its_text_and_others_stay(tmp_path):
     many = "<td><p>a</p><p>b</p></td>"
     made = ewc_light.plain(f'<tr class="row-odd" id="x"><td><p>a <a href="b">c</a></p></td>\n{many}</tr>', "", tmp_path)
     assert made == f'<tr id="x"><td>a <a href="b">c</a></td>\n{many}</tr>'
+    assert ewc_light.plain("<td>EWC</td><td>1.5 ± 0.2</td><p>a ± b</p>", "", tmp_path) == "<td>EWC</td><td>1.5\xa0±\xa00.2</td><p>a ± b</p>"
 
 
 def test_points_of_one_colour_say_it_once_and_the_others_each():
