@@ -120,6 +120,10 @@ THIN = """() => {
     for (const e of document.querySelectorAll('.picture svg')) e.replaceChildren();
     for (const e of document.querySelectorAll('tbody tr:nth-child(n + 20)')) e.remove() }"""
 
+# What is put before or behind a part of the page and is of an icon font, which the site does not send.
+FOREIGN_SIGNS = """() => [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length).flatMap(e =>
+    ['::before', '::after'].filter(part => /[\\ue000-\\uf8ff]/.test(getComputedStyle(e, part).content)
+        && getComputedStyle(e, part).display !== 'none').map(part => e.tagName + '.' + e.className + part))"""
 SYMBOLS = ".formula math .sym"
 # Point at every kind of symbol of every displayed equation in turn; those that do not answer.
 SILENT = """() => { const data = JSON.parse(document.getElementById('symbols').textContent).symbols, box = document.getElementById('symbol-box');
@@ -237,6 +241,7 @@ def looks(visit):
         mistakes=page.locator(MISTAKES).count(),
         width=page.evaluate("document.documentElement.scrollWidth"),
         standing_out=page.evaluate(STANDING_OUT),
+        signs=page.evaluate(FOREIGN_SIGNS),
         complaints=visit.complaints,
         foreign=visit.foreign,
     )

@@ -104,7 +104,7 @@ def parents(node):
 LOST = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>No such page · {title}</title></head>
-<body><h1>No such page</h1><p>There is nothing at this address. The book begins at <a href="{home}index.html">{title}</a>, and
+<body class="alone"><h1>No such page</h1><p>There is nothing at this address. The book begins at <a href="{home}index.html">{title}</a>, and
 <a href="{home}search.html">the search</a> knows every section.</p></body></html>
 """
 
@@ -112,7 +112,7 @@ LOST = """<!DOCTYPE html>
 MOVED = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={to}"><link rel="canonical" href="{to}">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><title>{title}</title></head>
-<body><p>This page has moved: <a href="{to}">{title}</a>.</p></body></html>
+<body class="alone"><p>This page has moved: <a href="{to}">{title}</a>.</p></body></html>
 """
 CARD = "card.png"
 

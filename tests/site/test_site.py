@@ -20,6 +20,7 @@ def test_a_page_opens_from_the_disk_with_nothing_wrong(windows, page_name, scree
         assert seen.mistakes == 0
     assert seen.width <= WIDTHS[screen], "the page scrolls sideways"
     assert not seen.standing_out, "stands out of the page, and nothing there scrolls"
+    assert seen.signs == [], "no font of the site has this sign"
 
 
 @pytest.mark.parametrize(("screen", "theme"), OPENED_IN.items())
