@@ -65,7 +65,7 @@ def test_the_switch_is_remembered_and_can_be_turned_back(visit):
     assert short < 60 < before
     page.wait_for_timeout(200)      # a browser writes down what a page keeps by and by
     page.reload()
-    page.wait_for_function(f"{stops} === {short}", timeout=5000)
+    assert page.evaluate(stops) == short
     switch.press("Enter")
     assert page.evaluate(stops) == before
 
