@@ -80,7 +80,7 @@ def distance(point, begin, end):
 
 def marks(run, outlines):
     """A row of marks: those of one kind say their colours once, and a cloud of round ones is drawn with a pen."""
-    uses = [found for found in USE.finditer(run)]
+    uses = list(USE.finditer(run))
     if "".join(use[0] for use in uses) != run:
         yield run
         return

@@ -96,9 +96,9 @@ def costs(
     usual |= {"fisher_examples": fisher_examples, "batch_size": batch_size, "seed": seed, "replay_strength": 0.01}
 
     def seconds(model, penalty):
-        started = _now()
+        started = now()
         fit_together([model], [sequence[-1]], penalties=[penalty], steps=steps, batch_size=batch_size, learning_rate=1e-3)
-        return _now() - started
+        return now() - started
 
     alone, racing = mlp(hidden, seed=seed).to(tasks[0].train_inputs.device), {}
     for name, method in methods:
@@ -117,7 +117,7 @@ def costs(
     return found, {}
 
 
-def _now():
+def now():
     """The time in seconds once all that was begun is done: a call that a GPU is to work on returns at once."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

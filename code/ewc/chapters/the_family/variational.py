@@ -11,12 +11,12 @@ weights, ten times a step, moves means and variances by Adam, a hundred passes a
 that was trained without variances for as long. Here the means take the steps of the chapter's other methods, and no others.
 """
 
-import time
 from dataclasses import dataclass
 from math import nan
 from statistics import median
 
 import torch
+from ewc.chapters.the_family.experiments import now
 from ewc.models import mlp
 from ewc.tasks import held_out, permuted
 from ewc.together import fit_together
@@ -231,7 +231,7 @@ def beginning(models) -> tuple[Gaussians, Gaussians, list[tuple[int, int]]]:
     return q, prior, [tuple(values.shape) for values in models[0].parameters() if values.dim() == 2]
 
 
-@depends_on(lambda configuration: (*LEARNING, "together"))
+@depends_on(lambda configuration: (*LEARNING, "together", "chapters.the_family.experiments"))
 def step_of_gaussians(
     tasks, *, hidden: tuple[int, ...] = (100, 100), steps: int = 40, repeats: int = 7, batch_size: int = 64, seed: int = 0
 ):
@@ -247,19 +247,12 @@ def step_of_gaussians(
     lesson = {"steps": steps, "batch_size": batch_size, "learning_rate": 1e-3, "momentum": 0.9, "schedule": "linear"}
 
     def seconds(fit, *parts, **options):
-        started = _now()
+        started = now()
         fit(*parts, [task], seeds=[seed], **lesson, **options)
-        return _now() - started
+        return now() - started
 
     strengths = torch.ones(1, device=q.means.device)
     ratios = [
         seconds(fit_gaussians, q, prior, shapes=shapes, strengths=strengths) / seconds(fit_together, models[1:]) for _ in range(repeats)
     ]
     return {"step": median(ratios)}, {}
-
-
-def _now():
-    """The time in seconds once all that was begun is done, also on a GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
