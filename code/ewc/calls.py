@@ -9,6 +9,7 @@ Part of fisher.py, which says more. This file needs torch, and beside it checks.
 Remember.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,10 +42,11 @@ def owners(module):
     return list(dict.fromkeys(owner for child in module.children() for owner in owners(child)))
 
 
-def forward(model, layers, inputs):
+def forward(model, layers, inputs, copies=True):
     """The outputs of a batch, (examples, numbers), and a `Call` for every use of the layers on the way.
 
-    The model gets a copy: it may write into its inputs. It is a `batches.Asked`, or one that takes a tensor and returns such outputs.
+    The model gets a copy of them, for it may write into its inputs, and each layer hands on a copy of what is kept here, unless
+    `copies` is False. It is a `batches.Asked`, or one that takes a tensor and returns such outputs.
 
     Raises:
         ValueError: the model returns no such outputs, or one that is not finite.
@@ -59,11 +61,11 @@ def forward(model, layers, inputs):
         if output.requires_grad:
             alone = len(given) == 1 and isinstance(given[0], Tensor) and _same(own[module], module.parameters())
             calls.append(Call(module, given[0], output, _version(given[0])) if alone else Call(module, None, output))
-        return output.clone()  # what comes next may work in place, and must not write over the output kept here
+        return output.clone() if copies else output  # what comes next may work in place, and must not write over what is kept here
 
     hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
     try:
-        logits = model(copy(inputs))
+        logits = model(copy(inputs) if copies else inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -196,6 +198,51 @@ def straight(logits, closed):
         else:
             return False
     return True
+
+
+class Chain:
+    """The backward pass of plain linear layers with a ReLU or nothing between them, written out: δ_{l−1} = W_lᵀ δ_l where a_{l−1} > 0.
+
+    What autograd does for any network, in three quarters of the time: each score's pass writes into the memory of the last one's.
+    """
+
+    def __init__(self, closed, downwards):
+        self.steps = [(upper, bent, torch.empty_like(lower.output)) for (upper, _), (lower, bent) in pairwise(downwards)]
+        places = {call.module: place for place, (call, _) in enumerate(downwards)}
+        self.places = [places[call.module] for call in closed]
+
+    def deltas(self, score):
+        """The gradients of ⟨score, logits⟩ by the outputs of the layers; until the next ones are asked for."""
+        found = [score]
+        for call, bent, room in self.steps:
+            torch.mm(found[-1], call.module.weight.detach(), out=room)
+            if bent:
+                torch.ops.aten.threshold_backward.grad_input(room, call.input.detach(), 0, grad_input=room)
+            found.append(room)
+        return [found[place] for place in self.places]
+
+
+def chain_of(logits, closed):
+    """The `Chain` that these calls are; None where something else lies on the way from the logits, or numbers change their type.
+
+    The model has to be one of torch's layers alone: a hook that a model of one's own put on a tensor would go unseen.
+    """
+    ends, node, downwards = {call.output.grad_fn: call for call in closed}, _copied(logits.grad_fn), []
+    while node is not None:
+        bent = bool(downwards) and node.name() == "ReluBackward0"
+        call = ends.get(_copied(node.next_functions[0][0]) if bent else node)
+        if call is None or len({each.dtype for each in (call.input, call.module.weight, call.output, logits)}) > 1:
+            return None
+        downwards.append((call, bent))
+        node = _copied(call.input.grad_fn)
+    return Chain(closed, downwards) if len(downwards) == len(closed) else None
+
+
+def _copied(node):
+    """What was copied: `forward` hands on copies of what it keeps."""
+    while node is not None and node.name() == "CloneBackward0":
+        node = node.next_functions[0][0]
+    return node
 
 
 def weights_of_examples(count, like, generator, tolerance):

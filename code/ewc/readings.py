@@ -42,7 +42,7 @@ def readings(model: Asked, names, data: Batches, ways=None, scores_of=None):
     """
     generator, told, step = torch.Generator().manual_seed(0), [], None
     layers, known, used = owners(model), row_by_row(model.model) and model.how is None, False
-    held = known
+    held, copies = known, not known or any(getattr(part, "inplace", False) for part in model.modules())
     for inputs, targets in data:
         if step is None:
             with full_precision():  # with fewer bits one example and two may seem to give different outputs
@@ -51,7 +51,7 @@ def readings(model: Asked, names, data: Batches, ways=None, scores_of=None):
         for start in range(0, size(inputs), step):
             places = slice(start, start + step)
             batch = some(inputs, places)
-            logits, calls = forward(model, layers, batch)
+            logits, calls = forward(model, layers, batch, copies)
             if not known:
                 check_apart(model, batch, logits, calls)
             own = None if targets is None else targets[places]
@@ -63,6 +63,8 @@ def readings(model: Asked, names, data: Batches, ways=None, scores_of=None):
             first = list(islice(scores, 2))
             only = first[0] if len(first) == 1 else None
             reading = _first_right(ways or WAYS, (model, batch, logits, calls, names, generator, only), held, told)
+            if known and type(reading) is FromLayers:
+                reading.write_out()
             held, used = held or type(reading) is FromLayers, True
             yield own, reading, chain(first, scores)
     if not used:

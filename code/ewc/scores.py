@@ -56,12 +56,13 @@ def columns(p):
     """
     least = torch.finfo(p.dtype).tiny
     tails = p.flip(-1).cumsum(-1).flip(-1)  # q_{j−1}, summed from the last class on: no small one is lost beside a large one
+    before, later = tails[:, :-1].clamp(min=least), tails[:, 1:].clamp(min=least)
+    weights = p[:, :-1].sqrt() * (tails[:, 1:] / before).sqrt()
     for j in range(p.shape[1] - 1):
-        before, later = tails[:, j : j + 1], tails[:, j + 1 : j + 2]
-        column = -p / later.clamp(min=least)
+        column = p / -later[:, j : j + 1]  # (batch, classes) by (batch, 1)
         column[:, :j] = 0
         column[:, j] = 1
-        yield column * p[:, j : j + 1].sqrt() * (later / before.clamp(min=least)).sqrt()
+        yield column.mul_(weights[:, j : j + 1])
 
 
 def checked_labels(targets, classes):

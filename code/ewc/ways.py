@@ -20,6 +20,7 @@ if __package__:
     from .calls import (
         Call,
         Unreadable,
+        chain_of,
         check_uses,
         in_order,
         of_different_examples,
@@ -37,6 +38,7 @@ else:  # copied into a folder, without a package
     from calls import (
         Call,
         Unreadable,
+        chain_of,
         check_uses,
         in_order,
         of_different_examples,
@@ -70,6 +72,7 @@ class FromLayers:
         self.closed, self.groups = closed_and_general(calls)
         self.calls = [*self.closed, *(call for group in self.groups for call in group)]
         self.outputs = [call.output for call in self.calls]
+        self.chain = None
         try:
             with full_precision():
                 self._check_rows()
@@ -120,6 +123,10 @@ class FromLayers:
             return self.of_tried
         return torch.autograd.grad(self.logits, self.outputs, score, retain_graph=True, materialize_grads=True)
 
+    def write_out(self):
+        """From now on without autograd where that can be; the model has to be one of torch's layers alone (`mixing.row_by_row`)."""
+        self.chain = None if self.groups else chain_of(self.logits, self.closed)
+
     def _groups_of(self, deltas):
         left = iter(deltas[len(self.closed) :])
         return [(group, list(islice(left, len(group)))) for group in self.groups]
@@ -127,7 +134,8 @@ class FromLayers:
     def passes(self, scores):
         """For each score of the logits the δ of the closed calls, and the other parameters' gradients, a few examples at a time.
 
-        Those come for several scores together, with the last of them: what a layer does with its input is then done once.
+        The δ hold until the next ones are asked for. Those others come for several scores together, with the last of them: what a
+        layer does with its input is then done once.
         """
         scores, closed = iter(scores), len(self.closed)
         general = sum(output.numel() for output in self.outputs[closed:])
@@ -135,7 +143,7 @@ class FromLayers:
         while some_scores := list(islice(scores, at_once)):
             several = []
             for place, score in enumerate(some_scores, 1):
-                deltas = self.deltas(score)
+                deltas = self.deltas(score) if self.chain is None else self.chain.deltas(score)
                 several.append(deltas[closed:])
                 yield deltas[:closed], self._others(several) if place == len(some_scores) else ()
 

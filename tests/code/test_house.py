@@ -13,7 +13,7 @@ MODULES = modules()
 MAY_USE = {
     "shelf": {"torch"},
     "learning": {"torch", "tqdm", "torchvision", "sklearn", "matplotlib", "PIL"},  # all but two are for data sets alone
-    "workshop": {"torch", "matplotlib", "fontTools", "safetensors", "filelock", "IPython", "scipy"},
+    "workshop": {"torch", "numpy", "matplotlib", "fontTools", "safetensors", "filelock", "IPython", "scipy"},
     "chapters": {"torch", "matplotlib"},
 }
 LINES = {"shelf": 300, "learning": 400, "workshop": 400, "chapters": 400}

@@ -506,3 +506,34 @@ def test_a_batch_has_more_examples_where_the_model_has_many_weights():
         model = nn.Sequential(nn.Embedding(words, 100), nn.Linear(100, 10_000))
         sizes.append(_examples_at_once(Asked(model), owners(model), torch.randint(10, (9, 50))))
     assert sizes == [3, 7]
+
+
+ONLY_LINEAR = {
+    "with ReLU": [nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)],
+    "nothing between": [nn.Linear(4, 6), nn.Identity(), nn.Linear(6, 3, bias=False)],
+    "one layer": [nn.Linear(4, 3)],
+    "a frozen layer below": [nn.Linear(4, 5).requires_grad_(False), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 3)],
+    "in place": [nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)],
+    "boxes": [nn.Sequential(nn.Linear(4, 5, bias=False), nn.ReLU()), nn.Sequential(nn.Dropout(), nn.Linear(5, 3))],
+}
+MORE = {
+    "another bend": [nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)],
+    "a bend at the end": [nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU()],
+    "bent twice": [nn.Linear(4, 5), nn.ReLU(), nn.ReLU(), nn.Linear(5, 3)],
+    "a frozen layer between": [nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5).requires_grad_(False), nn.ReLU(), nn.Linear(5, 3)],
+}
+
+
+@pytest.mark.parametrize("name", [*ONLY_LINEAR, *MORE])
+def test_the_backward_pass_that_is_written_out_is_autograds(name):
+    """And it is gone where nothing but linear layers and ReLU lie on the way."""
+    torch.manual_seed(3)
+    model = nn.Sequential(*(ONLY_LINEAR | MORE)[name]).double().eval()
+    look = Look(model, torch.randn(9, 4))
+    with look.begun():
+        (reading, scores), = look.readings()
+        kept = list(scores)
+        assert (reading.chain is not None) == (name in ONLY_LINEAR)
+        for score, (deltas, _) in zip(kept, reading.passes(kept), strict=True):
+            for found, wanted in zip(deltas, reading.deltas(score), strict=True):
+                torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)

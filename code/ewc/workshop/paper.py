@@ -98,6 +98,7 @@ SPLIT_PRINTED = {
     "domain": printed(ewc=1e6, online=1e8, gamma=0.7, c=500.0),
     "class": printed(ewc=1e8, online=1e9, gamma=0.8, c=0.5),
 }
+SHUFFLES = range(1, 21)  # the seeds of their script, by which it also shuffles the digits before it makes pairs of them
 SET = ("van-de-ven-2019-permuted", "van-de-ven-2019-split")  # the protocols whose strengths are set
 
 # Hsu et al. (2018): the same network, four passes over the images of a pair. Their images have a border, and their pixels are
@@ -167,7 +168,7 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
         "ritter-fifty": _ritter_fifty(),
         "van-de-ven-2019-split": _split_printed(),
         "van-de-ven-2019-permuted": _permuted_printed(),
-        "van-de-ven-fisher": _van_de_ven_fisher(),
+        "van-de-ven-fisher": (each for run in paper_cifar.runs() for each in _tuned(paper_cifar.photographs, *run)),
         "one-pass": _one_pass(),
     }
 
@@ -214,11 +215,8 @@ def _split_printed():
         seen = {"seen": True} if scenario == "class" else {}
         for own, strengths in methods:
             yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": scenario, **seen, **own}, strengths)
-
-
-def _van_de_ven_fisher():
-    for run, strengths in paper_cifar.runs():
-        yield from _tuned(paper_cifar.photographs, run, strengths)
+    for own, strengths in SPLIT_PRINTED["domain"]:  # where it matters which digits share an output
+        yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": "domain", "shuffled": True, **own}, strengths, SHUFFLES)
 
 
 def _one_pass():

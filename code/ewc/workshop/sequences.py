@@ -4,7 +4,9 @@ Runs that differ only in method, strength or seed train side by side: `records.r
 """
 
 from dataclasses import replace
+from itertools import chain
 
+import numpy as np
 import torch
 
 from ewc.checks import OPTIONS
@@ -143,6 +145,7 @@ def split_tasks(
     memory: int = 200,
     way: str = "explicit",
     groups: int = 5,
+    shuffled: bool = False,
     padding: int = 0,
     normalized: bool = False,
     seen: bool = False,
@@ -163,6 +166,8 @@ def split_tasks(
     """Learn the classes of the first data set in `groups` tasks, in one of the scenarios of `tasks.split`.
 
     Args:
+        shuffled: whether the seed also draws which classes make a task and which of them is its first; otherwise they come in
+            their order. It draws as the code of van de Ven and Tolias (2019) does, so that a seed there has the same tasks here.
         padding: the width of a black border around the images.
         normalized: whether pixels are shifted and scaled to mean 0 and variance 1 (`tasks.normalized`).
         seen: whether the softmax of a lesson is over the outputs of the classes seen so far; in scenario ``"class"`` only. In
@@ -179,20 +184,32 @@ def _split(tasks, runs):
     base = padded(held_out(tasks[0]) if runs[0]["tuning"] else tasks[0], runs[0]["padding"])
     if runs[0]["normalized"]:
         base = normalized(base)
-    scenario, seen = runs[0]["scenario"], runs[0]["seen"]
-    parts = split(base, runs[0]["groups"], scenario=scenario)
-    classes = len(parts[0].classes) if scenario == "domain" else len(base.classes)
+    scenario, seen, groups = (runs[0][name] for name in ("scenario", "seen", "groups"))
+    dealt = {run["seed"]: _dealt(base, run) for run in runs}
+    parts = {seed: split(base, own, scenario=scenario) for seed, own in dealt.items()}
+    classes = len(base.classes) // groups if scenario == "domain" else len(base.classes)
     lessons = parts
     if seen:
         if scenario != "class" or any(run["method"] in ("joint", "replay") for run in runs):
             raise ValueError(
                 f"seen is True; it needs scenario 'class', not {scenario!r}, and a method that sees no old images, not joint or replay"
             )
-        each = len(base.classes) // runs[0]["groups"]
-        lessons = [replace(part, units=tuple(range(each * (place + 1)))) for place, part in enumerate(parts)]
-    return _learned(
-        runs, [parts] * len(runs), lessons=[lessons] * len(runs), classes=classes, units=scenario == "task" or seen
-    )
+        lessons = {
+            seed: [replace(part, units=tuple(sorted(chain(*dealt[seed][: place + 1])))) for place, part in enumerate(own)]
+            for seed, own in parts.items()
+        }
+    sequences, lessons = ([own[run["seed"]] for run in runs] for own in (parts, lessons))
+    return _learned(runs, sequences, lessons=lessons, classes=classes, units=scenario == "task" or seen)
+
+
+def _dealt(base, run):
+    """The classes of each task of a run."""
+    count, groups = len(base.classes), run["groups"]
+    if groups < 1 or count % groups:
+        raise ValueError(f"groups is {groups}; it must divide the {count} classes of {base.name}")
+    # Their code gives each class a new number, and the numbers are what is dealt in order.
+    order = np.random.RandomState(run["seed"]).permutation(count).argsort() if run["shuffled"] else np.arange(count)
+    return order.reshape(groups, -1).tolist()
 
 
 split_tasks.together, split_tasks.own = _split, OWN
