@@ -40,7 +40,10 @@ TINY = {
         {"scenario": scenario, "method": method, "strength": 1.0, "hidden": (4,), "steps": 3, "memory": 5}
         for scenario, method in (("task", "joint"), ("domain", "ewc"), ("class", "replay"))
     ]
-    + [{"scenario": "class", "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 3, "padding": 1, "normalized": True, "seen": True}],
+    + [
+        {"scenario": "class", "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 3, "padding": 1}
+        | {"normalized": True, "seen": True, "shuffled": True}
+    ],
     "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
     "second_task": [
         {"strength": 1.0, "way": way, "steps": 3, "hidden": (4,)} for way in ("explicit", "capped", "proximal", "joint")

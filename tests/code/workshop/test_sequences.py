@@ -1,5 +1,6 @@
 """The experiments on sequences of tasks hand the right lessons to the right outputs."""
 
+import numpy as np
 import pytest
 import torch
 from ewc import models, tasks, together
@@ -20,7 +21,7 @@ def test_split_images_get_their_border_and_scale_from_the_images_that_are_learne
         seen["parts"] = sequences_[0]
 
     monkeypatch.setattr(sequences, "_learned", learned)
-    run = dict(scenario="class", method="l2", groups=5, padding=2, normalized=True, seen=False, tuning=True)
+    run = dict(scenario="class", method="l2", groups=5, shuffled=False, padding=2, normalized=True, seen=False, tuning=True, seed=0)
     sequences._split([base], [run])
     wanted = tasks.split(tasks.normalized(tasks.padded(tasks.held_out(base), 2)), 5, scenario="class")
     for part, other in zip(seen["parts"], wanted, strict=True):
@@ -53,3 +54,21 @@ def test_outputs_of_classes_to_come_get_no_lesson(base):
     for wrong in ({"scenario": "domain"}, {"method": "replay"}, {"method": "joint"}):
         with pytest.raises(ValueError, match="seen is True; it needs scenario 'class'"):
             sequences.split_tasks([base], seed=seed, **{**configuration, **wrong})
+
+
+@pytest.mark.parametrize("scenario", ["domain", "class"])
+def test_shuffled_classes_are_dealt_as_the_printed_code_deals_them(base, scenario, monkeypatch):
+    """It gives class y the number p[y], p drawn by the seed, and puts the numbers 0 and 1 into the first task, and so on."""
+    found = {}
+    monkeypatch.setattr(sequences, "_learned", lambda runs, tested, *, lessons, **options: found.update(tested=tested, lessons=lessons))
+    shared = dict(scenario=scenario, method="l2", groups=5, shuffled=True, padding=0, normalized=False, seen=scenario == "class", tuning=False)
+    sequences._split([base], [{**shared, "seed": seed} for seed in (1, 2)])
+    for seed, tested, lessons in zip((1, 2), found["tested"], found["lessons"], strict=True):
+        p, known = np.random.RandomState(seed).permutation(list(range(10))), set()
+        for place, (task, lesson) in enumerate(zip(tested, lessons, strict=True)):
+            own = [(p[y] == 2 * place) | (p[y] == 2 * place + 1) for y in base.train_targets.tolist()]
+            numbers = torch.tensor([p[y] - 2 * place for y in base.train_targets.tolist()])[own]
+            assert torch.equal(task.train_inputs, base.train_inputs[own])
+            assert torch.equal(task.train_targets, numbers if scenario == "domain" else base.train_targets[own])
+            known |= set(base.train_targets[own].tolist())
+            assert scenario == "domain" or lesson.units == tuple(sorted(known))
