@@ -13,6 +13,7 @@ from ewc.chapters.in_your_own_project.language import (
     written,
 )
 from ewc.penalties import EWC, L2
+from ewc.workshop.holding import Holding
 from ewc.workshop.records import FISHER, SPRINGS, Record, depends_on
 from torch import nn
 from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
@@ -25,7 +26,7 @@ SIZES = {
 SMALL = {"cpu": {"steps": 200, "second_steps": 80, "count": 512}, "embedded": {"steps": 100, "second_steps": 40, "count": 128}}
 LENGTH = 64
 STARTS = ("Return the ", "def ")  # what it is asked to go on with
-CODE = ("chapters.in_your_own_project.language",)
+CODE = ("chapters.in_your_own_project.language", "workshop.holding")
 
 
 def lesson(model, text, *, steps, learning_rate, seed, batch=16, length=LENGTH, penalty=None, old=None):
@@ -72,7 +73,8 @@ def learn_english(
     letters: int = 200,
     seed: int = 0,
 ):
-    """The first lesson, which all second ones begin with. Keeps the weights, the bits of both texts, what it writes, and the springs.
+    """The first lesson, which all second ones begin with. Keeps the weights, the bits of both texts, what it writes, and the springs;
+    the seconds of measuring these, and how many bytes of tensors that holds at once, of as many sequences as it takes and of a batch.
 
     texts: what the texts are made of (`language.versions`); it is part of the record's key.
     examples: how many sequences of the text the Fisher is measured on.
@@ -85,12 +87,19 @@ def learn_english(
     lesson(model, text, steps=steps, learning_rate=4e-3, seed=1000 * seed, batch=batch)
     started = time.perf_counter()
     guard = EWC(model, labels="sampled", generator=torch.Generator().manual_seed(seed))
-    guard.consolidate(sequences(text, examples, LENGTH, torch.Generator().manual_seed(seed))[0])
+    inputs, _ = sequences(text, examples, LENGTH, torch.Generator().manual_seed(seed))
+    guard.consolidate(inputs)
     seconds = time.perf_counter() - started
+    held = {}
+    for name, at_once in (("as many as it takes", None), ("a batch", batch)):
+        with Holding() as holding:
+            EWC(model, labels="sampled", batch_size=at_once, generator=torch.Generator()).consolidate(inputs)
+        held[name] = holding.most
     result = {
         "bits": bits(model, count=count),
         "writes": [written(model, start, letters) for start in STARTS],
         "seconds": seconds,
+        "held": held,
     }
     kept = {"after 1": parameters_to_vector(model.parameters()).detach()} | guard.state_dict()
     return result, {name: tensor.cpu() for name, tensor in kept.items()}
@@ -120,7 +129,8 @@ def learn_python(
     """The second lesson, by ``"plain"`` descent, with springs, ``"l2"`` or ``"ewc"``, by ``"lora"``, or with ``"replay"``.
 
     examples: how many sequences of the first text the springs are measured on; replay keeps an eighth of them.
-    Keeps the bits of both texts on the held-out and the reported part, what it writes, seconds, and how many bytes the method keeps.
+    Keeps the bits of both texts on the held-out and the reported part, what it writes, seconds, how many bytes the method keeps, and
+    how many of tensors one step holds at once, beside weights and springs.
     """
     device = tasks[0].train_inputs.device
     model = writer(first, width).to(device)
@@ -137,9 +147,13 @@ def learn_python(
         old = inputs[: examples // 8], wanted[: examples // 8]
     elif method == "lora":
         add_low_rank(model, rank=4, seed=seed)
+    how = {"learning_rate": 8e-3 if method == "lora" else 5e-3, "batch": batch, "penalty": penalty, "old": old}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with Holding() as holding:
+        lesson(model, new, steps=1, seed=0, **how)
+    model.load_state_dict(before)
     started = time.perf_counter()
-    rate = 8e-3 if method == "lora" else 5e-3
-    lesson(model, new, steps=second_steps, learning_rate=rate, seed=1000 * seed + 1, batch=batch, penalty=penalty, old=old)
+    lesson(model, new, steps=second_steps, seed=1000 * seed + 1, **how)
     seconds = time.perf_counter() - started
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters() if weight.requires_grad)
     result = {
@@ -147,6 +161,7 @@ def learn_python(
         "held out": bits(model, "held out", count=count // 2),
         "writes": [written(model, start, letters) for start in STARTS[:1]],
         "seconds": seconds,
+        "held": holding.most,
         # A letter of the alphabet is a byte; springs keep where a weight stood, and EWC how stiff each is.
         "bytes": {"plain": 0, "l2": weights, "ewc": 2 * weights, "lora": weights, "replay": examples // 8 * (LENGTH + 1)}[method],
     }
