@@ -65,6 +65,13 @@ def compared(ours, theirs, name, *, digits=1):
     return f"{_fixed(abs(middle), digits)} points {'above' if side > 0 else 'below'} {name} (95{_SPACE}%: {low} to {high}{apart})"
 
 
+def gap(ours, theirs):
+    """The same for a table: "+3.4 ± 1.3", in points, the mean difference and how far its 95 % interval reaches to either side."""
+    middle, half = interval([100 * each for each in _differences(ours, theirs)])
+    sign = "+" if middle >= 0 else "\N{MINUS SIGN}"
+    return f"{sign}{abs(middle):.1f}{_SPACE}±{_SPACE}{half:.1f}"
+
+
 def _differences(ours, theirs):
     if len(ours) != len(theirs):
         raise ValueError(f"theirs must have a value for each seed of ours, {len(ours)}; it has {len(theirs)}")

@@ -113,6 +113,12 @@ def test_pairs_are_compared_and_not_means():
     assert page.told_apart(ours, theirs) == 1
 
 
+def test_a_gap_is_a_signed_mean_with_half_its_interval_on_one_line():
+    assert page.gap([0.60, 0.75, 0.90], [0.58, 0.73, 0.881]) == "+2.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1"
+    middle, half = page.interval([-2, -4])
+    assert page.gap([0.5, 0.6], [0.52, 0.64]).replace("\N{NO-BREAK SPACE}", " ") == f"\N{MINUS SIGN}{-middle:.1f} ± {half:.1f}"
+
+
 def test_too_few_values_and_an_impossible_level_are_named():
     with pytest.raises(ValueError, match="values must be at least two"):
         page.interval([0.5])
