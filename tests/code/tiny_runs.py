@@ -32,6 +32,7 @@ TINY = {
         for strength, methods in ((None, "plain joint"), (1.0, "ewc si lwf l2 mas kronecker replay"))
         for method in methods.split()
     ]
+    + [{"method": "lwf", "growing": True, "strength": 1.0, "count": 3, "hidden": (4,), "steps": 3}]
     + [
         {"method": method, "strength": 1.0, "way": "proximal", "factors": "added", "count": 2, "hidden": (4,), "steps": 3}
         for method in ("ewc", "kronecker")

@@ -83,19 +83,25 @@ SPLIT_METHODS = {
 ARGMAX = {"method": "ewc", "labels": "argmax"}
 
 
-def printed(ewc: float, online: float, gamma: float, c: float) -> tuple[tuple[dict, tuple[float, ...]], ...]:
-    """The methods of 2019 with their λ, online λ, γ and c, in the terms of this book: pairs of a configuration and a strength."""
+def printed(ewc: float, online: float, gamma: float, c: float, lwf: dict | None = None) -> tuple[tuple[dict, tuple[float, ...]], ...]:
+    """The methods of 2019 with their λ, online λ, γ and c, in the terms of this book: pairs of a configuration and a strength.
+
+    LwF weighs the loss of task t by 1/t and its teacher by 1 − 1/t. Adam does not see a factor that both have: t − 1 beside 1.
+    Where each task has outputs of its own, the teacher counts by the mean over them, so that each has 1. In scenario "class" their
+    softmax has the new classes in it too, which no configuration of ours has.
+    """
     return (
         ({**ARGMAX, "anchors": "separate"}, (ewc,)),
         ({**ARGMAX, "decay": gamma}, (online * gamma,)),
         ({"method": "si"}, (2 * c,)),
+        *(() if lwf is None else (({"method": "lwf", **lwf}, (1.0,)),)),
     )
 
 
-PERMUTED_PRINTED = printed(ewc=500.0, online=1000.0, gamma=0.9, c=5.0)
+PERMUTED_PRINTED = printed(ewc=500.0, online=1000.0, gamma=0.9, c=5.0, lwf={"growing": True})
 SPLIT_PRINTED = {
-    "task": printed(ewc=1e7, online=1e8, gamma=0.8, c=50.0),
-    "domain": printed(ewc=1e6, online=1e8, gamma=0.7, c=500.0),
+    "task": printed(ewc=1e7, online=1e8, gamma=0.8, c=50.0, lwf={}),
+    "domain": printed(ewc=1e6, online=1e8, gamma=0.7, c=500.0, lwf={"growing": True}),
     "class": printed(ewc=1e8, online=1e9, gamma=0.8, c=0.5),
 }
 SHUFFLES = range(1, 21)  # the seeds of their script, by which it also shuffles the digits before it makes pairs of them
@@ -161,21 +167,21 @@ def protocols() -> dict[str, Iterable[tuple[Callable, dict]]]:
     that use it.
     """
     return {
-        "van-de-ven-permuted": _van_de_ven_permuted(),
+        "van-de-ven-permuted": _each(PERMUTED, PERMUTED_METHODS),
         "our-descent": _our_descent(),
         "van-de-ven-split": _van_de_ven_split(),
         "hsu-split": _hsu_split(),
         "ritter-fifty": _ritter_fifty(),
         "van-de-ven-2019-split": _split_printed(),
-        "van-de-ven-2019-permuted": _permuted_printed(),
+        "van-de-ven-2019-permuted": _each(PERMUTED, PERMUTED_PRINTED),
         "van-de-ven-fisher": (each for run in paper_cifar.runs() for each in _tuned(paper_cifar.photographs, *run)),
-        "one-pass": _one_pass(),
+        "one-pass": _each(ONE_PASS, ONE_PASS_METHODS),
     }
 
 
-def _van_de_ven_permuted():
-    for own, strengths in PERMUTED_METHODS:
-        yield from _tuned(sequences.permuted_tasks, {**PERMUTED, **own}, strengths)
+def _each(base, methods):
+    for own, strengths in methods:
+        yield from _tuned(sequences.permuted_tasks, {**base, **own}, strengths)
 
 
 def _our_descent():
@@ -205,11 +211,6 @@ def _ritter_fifty():
             yield from _tuned(sequences.permuted_tasks, {**FIFTY, "hidden": hidden, **own}, strengths, seeds=(0,))
 
 
-def _permuted_printed():
-    for own, strengths in PERMUTED_PRINTED:
-        yield from _tuned(sequences.permuted_tasks, {**PERMUTED, **own}, strengths)
-
-
 def _split_printed():
     for scenario, methods in SPLIT_PRINTED.items():
         seen = {"seen": True} if scenario == "class" else {}
@@ -217,11 +218,6 @@ def _split_printed():
             yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": scenario, **seen, **own}, strengths)
     for own, strengths in SPLIT_PRINTED["domain"]:  # where it matters which digits share an output
         yield from _tuned(sequences.split_tasks, {**SPLIT, "scenario": "domain", "shuffled": True, **own}, strengths, SHUFFLES)
-
-
-def _one_pass():
-    for own, strengths in ONE_PASS_METHODS:
-        yield from _tuned(sequences.permuted_tasks, {**ONE_PASS, **own}, strengths)
 
 
 def _tuned(experiment, run, strengths, seeds=SEEDS):

@@ -37,7 +37,7 @@ _USES = {
 }
 
 # What may differ between runs that stand in one stack.
-OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "way")
+OWN = ("method", "strength", "anchors", "decay", "factors", "labels", "memory", "growing", "way")
 
 PERMUTED = {
     "cpu": {"count": 10, "hidden": (400, 100), "steps": 600, "strength": 30.0},
@@ -80,6 +80,7 @@ def permuted_tasks(
     factors: str = "kept",
     labels: str = "exact",
     memory: int = 200,
+    growing: bool = False,
     way: str = "explicit",
     count: int | None = None,
     square: int | None = None,
@@ -104,6 +105,7 @@ def permuted_tasks(
         method: a key of the methods below; strength, anchors, decay and labels are those of `penalties.EWC`, factors of
             `kronecker.KroneckerEWC`.
         memory: how many images of each task ``"replay"`` keeps.
+        growing: the strength of ``"lwf"`` is multiplied by the number of tasks learned so far, for all of which its teacher speaks.
         way: ``"explicit"``: the penalty is added to the loss; ``"proximal"``: its step is taken after plain descent's own
             (`steps.Proximal`).
         square: the side of the central square whose pixels move; None for the whole image.
@@ -143,6 +145,7 @@ def split_tasks(
     factors: str = "kept",
     labels: str = "exact",
     memory: int = 200,
+    growing: bool = False,
     way: str = "explicit",
     groups: int = 5,
     shuffled: bool = False,
@@ -245,9 +248,11 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
     lost = [None] * len(runs)
 
     def after(place):
-        for number, model in enumerate(models):
+        for number, (run, model, penalty) in enumerate(zip(runs, models, penalties, strict=True)):
             if lost[number] is None and diverged(model):
                 lost[number] = place
+            if run.get("growing"):
+                penalty.strength = run["strength"] * (place + 1)
 
     steps = shared["steps"]
     matrices, looks = learn_together(
@@ -285,6 +290,8 @@ _FIT = ("steps", "batch_size", "learning_rate", "momentum", "optimizer", "schedu
 def penalty_of_run(run, model):
     """The penalty that a run's method asks for, on this model, taken in the way that it says; None for a method that has none."""
     penalty, way = _penalty(run, model), run["way"]
+    if run.get("growing") and run["method"] != "lwf":
+        raise ValueError(f"growing is True; it needs method 'lwf', not {run['method']!r}")
     if way not in WAYS:
         raise ValueError(f"way is {way!r}; it may be one of {', '.join(map(repr, WAYS))}")
     if way == "explicit" or penalty is None:

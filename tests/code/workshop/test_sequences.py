@@ -72,3 +72,16 @@ def test_shuffled_classes_are_dealt_as_the_printed_code_deals_them(base, scenari
             assert torch.equal(task.train_targets, numbers if scenario == "domain" else base.train_targets[own])
             known |= set(base.train_targets[own].tolist())
             assert scenario == "domain" or lesson.units == tuple(sorted(known))
+
+
+def test_a_teachers_weight_grows_with_the_tasks_that_it_speaks_for(base, monkeypatch):
+    seen, real = [], sequences.Distillation.penalty
+    monkeypatch.setattr(sequences.Distillation, "penalty", lambda self, inputs: seen.append(self.strength) or real(self, inputs))
+    run = dict(method="lwf", strength=0.5, count=4, hidden=(4,), steps=2)
+    for growing, wanted in ((True, [0.5, 0.5, 1.0, 1.5]), (False, [0.5] * 4)):
+        seen.clear()
+        configuration, seed = paper.complete(sequences.permuted_tasks, {**run, "growing": growing})
+        sequences.permuted_tasks([base], seed=seed, **configuration)
+        assert seen == [strength for strength in wanted for _ in range(2)]
+    with pytest.raises(ValueError, match="growing is True; it needs method 'lwf', not 'ewc'"):
+        sequences.permuted_tasks([base], seed=seed, **{**configuration, "growing": True, "method": "ewc"})
