@@ -11,7 +11,7 @@ from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))   # for `building`, which several folders of tests share
 
-from building import ROOT, make_book, make_copy
+from building import ROOT, make_book
 
 
 @pytest.hookimpl(tryfirst=True)   # before xdist reads the groups
@@ -64,7 +64,4 @@ def copy(real_book, tmp_path_factory):
     shutil.copytree(ROOT, folder, ignore=left_out)
     for name in (".venv", "node_modules"):
         (folder / name).symlink_to(ROOT / name)
-    first = make_copy(folder)
-    assert first.status == 0, first.said
-    assert first.executed == [], "a moved book is not executed again"
     return folder

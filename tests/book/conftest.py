@@ -19,7 +19,7 @@ BINDING = "\n$$\\Psi$$ (eq-bound)\n\n```{{source}} ewc.metrics.AccuracyMatrix.av
 
 @pytest.fixture(scope="session")
 def failing(copy):
-    """The copy with all the faults, built, and then without them but with a sentence more."""
+    """The copy with all the faults, built, then without them but with a sentence more, and once again."""
     numbers = "\n\n{num}`no-such-number`\n\n```{source} ewc.fisher.no_such_function\n```\n"
     formulas = "\n\n$\\zeta + \\Upsilon + \\Psi + \\Phi$ and {sym}`no-such-symbol`\n"
     proofs = "tests/code/test_equations.py::test_gone", "tests/code/test_equations.py::test_eq_acc"
@@ -30,5 +30,5 @@ def failing(copy):
         failed = make_copy(copy)
     complete = (failed.build / ".complete").exists()
     with appended(copy, CHAPTER, "\n\nA sentence about a purple elephant.\n"):
-        mended = make_copy(copy)
-    return SimpleNamespace(failed=failed, complete=complete, mended=mended, trained=trained(copy) != before)
+        mended, again = make_copy(copy), make_copy(copy)
+    return SimpleNamespace(failed=failed, complete=complete, mended=mended, again=again, trained=trained(copy) != before)
