@@ -9,7 +9,7 @@ penalty, and ends where it would have ended alone, up to rounding.
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -205,24 +205,11 @@ def diverged(model: nn.Module) -> bool:
     return not all((parameter.abs() <= 1e6).all() for parameter in model.parameters())
 
 
-class _Made(NamedTuple):
-    """The test images of a task: those of a permuted one are made whenever they are asked for, and here once."""
-
-    test_inputs: Tensor
-    test_targets: Tensor
-    units: Sequence[int] | Tensor | None
-
-
 def _accuracies(models, tests, precision, known=None):
-    """For each model its accuracies on the first `known` of its tests, NaN on the others; a test that several take is made once."""
-    found = [[math.nan] * len(own) for own in tests]
-    places = [(number, place) for number, own in enumerate(tests) for place in range(len(own[:known]))]
-    for task, users in _shared([tests[number][place] for number, place in places]):
-        made = _Made(task.test_inputs, task.test_targets, task.units)
-        with _precision(precision):
-            for number, place in (places[user] for user in users):
-                found[number][place] = accuracy(models[number], made)
-    return found
+    """For each model its accuracies on the first `known` of its tests, NaN on the others."""
+    with _precision(precision):
+        found = [[accuracy(model, task) for task in own[:known]] for model, own in zip(models, tests, strict=True)]
+    return [row + [math.nan] * (len(own) - len(row)) for row, own in zip(found, tests, strict=True)]
 
 
 def _shared(tasks):

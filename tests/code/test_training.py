@@ -4,12 +4,13 @@ import copy
 import itertools
 import re
 import warnings
+from dataclasses import replace
 
 import numpy
 import pytest
 import torch
 from by_hand import Function
-from ewc import EWC, L2, accuracy, fit, learn_in_sequence, mlp, training
+from ewc import EWC, L2, accuracy, fit, joint, learn_in_sequence, mlp, permuted, training
 from small_tasks import blobs
 from torch import nn
 
@@ -395,6 +396,34 @@ def test_accuracy_leaves_the_modes_after_an_error_too():
         accuracy(model, blobs())
     assert model.training
     assert model[0].training
+
+
+ASKED = {
+    "plain": lambda: mlp((8,), inputs=36, classes=3),
+    "with outputs to choose": lambda: mlp((8, 5), inputs=36, classes=3, units=True),
+    "one layer": lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 3)),
+    "a convolution": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 3)),
+    "rows as examples": lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)),
+    "another first layer": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("units", [None, (0, 2)])
+def test_accuracy_on_moved_pixels_is_that_on_the_images_made(name, units):
+    """Though for plain networks the weights are moved and not the images."""
+    torch.manual_seed(5)
+    base = blobs(n=300, features=36)
+    base = replace(base, train_inputs=torch.randn(300, 1, 6, 6), test_inputs=torch.randn(300, 1, 6, 6), units=units)
+    tasks, model = permuted(base, 3), ASKED[name]()
+    for each in model.parameters():
+        nn.init.normal_(each)
+    before = weights(model)
+    for task in [*tasks, joint(tasks)]:
+        made = replace(base, test_inputs=task.test_inputs, test_targets=task.test_targets)
+        assert accuracy(model, task) == accuracy(model, made)
+    assert len({accuracy(model, task) for task in tasks}) > 1
+    assert torch.equal(weights(model), before)
 
 
 # ---- what is said
