@@ -188,8 +188,8 @@ def _split(tasks, runs):
     if runs[0]["normalized"]:
         base = normalized(base)
     scenario, seen, groups = (runs[0][name] for name in ("scenario", "seen", "groups"))
-    dealt = {run["seed"]: _dealt(base, run) for run in runs}
-    parts = {seed: split(base, own, scenario=scenario) for seed, own in dealt.items()}
+    dealt = [_dealt(base, run) for run in runs]
+    parts = {own: split(base, own, scenario=scenario) for own in set(dealt)}
     classes = len(base.classes) // groups if scenario == "domain" else len(base.classes)
     lessons = parts
     if seen:
@@ -198,10 +198,10 @@ def _split(tasks, runs):
                 f"seen is True; it needs scenario 'class', not {scenario!r}, and a method that sees no old images, not joint or replay"
             )
         lessons = {
-            seed: [replace(part, units=tuple(sorted(chain(*dealt[seed][: place + 1])))) for place, part in enumerate(own)]
-            for seed, own in parts.items()
+            own: [replace(part, units=tuple(sorted(chain(*own[: place + 1])))) for place, part in enumerate(found)]
+            for own, found in parts.items()
         }
-    sequences, lessons = ([own[run["seed"]] for run in runs] for own in (parts, lessons))
+    sequences, lessons = ([found[own] for own in dealt] for found in (parts, lessons))
     return _learned(runs, sequences, lessons=lessons, classes=classes, units=scenario == "task" or seen)
 
 
@@ -212,7 +212,7 @@ def _dealt(base, run):
         raise ValueError(f"groups is {groups}; it must divide the {count} classes of {base.name}")
     # Their code gives each class a new number, and the numbers are what is dealt in order.
     order = np.random.RandomState(run["seed"]).permutation(count).argsort() if run["shuffled"] else np.arange(count)
-    return order.reshape(groups, -1).tolist()
+    return tuple(map(tuple, order.reshape(groups, -1).tolist()))
 
 
 split_tasks.together, split_tasks.own = _split, OWN
