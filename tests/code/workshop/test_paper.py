@@ -85,6 +85,21 @@ REACHED |= {
     for scenario, rows in HSU.items()
     for method, published in rows.items()
 }
+# Under the settings of the code that made the print: within two points of it.
+THEIRS = [(*each, published) for each, published in zip(paper.PERMUTED_PRINTED, (94.31, 94.42, 95.33, 72.64), strict=True)]
+REACHED |= {
+    f"as printed, permuted, {place}": (sequences.permuted_tasks, {**PERMUTED, **own, "strength": strength}, published - 2)
+    for place, (own, (strength,), published) in enumerate(THEIRS)
+}
+REACHED |= {
+    f"as printed, {scenario}": (
+        sequences.split_tasks,
+        {**SPLIT, "scenario": scenario, "seen": scenario == "class", **more, **own, "strength": strength},
+        published - 2,
+    )
+    for scenario, more, published in (("task", {}, 98.64), ("domain", {"shuffled": True}, 63.95), ("class", {}, 20.01))
+    for own, (strength,) in paper.SPLIT_PRINTED[scenario][:1]
+}
 
 
 @pytest.mark.parametrize("name", REACHED)
