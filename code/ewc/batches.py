@@ -76,7 +76,8 @@ class Batches:
         """Yield (inputs, targets); targets is None where there are none."""
         if self.at_once:
             self.count = size(self.inputs)
-            yield self.inputs, self.targets
+            # What was made in inference mode, and asked about in it, has been copied in it: once more, where gradients are formed.
+            yield changed(self.inputs, lambda each: each.clone() if each.is_inference() else each), self.targets
             return
         for batch in self.inputs:
             inputs, targets = checked(*_parted(batch, type(self.inputs).__name__, self.device))

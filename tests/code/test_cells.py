@@ -96,4 +96,4 @@ def test_what_the_chapters_run_with_is_what_their_extra_names():
                 heads = {(getattr(node, "module", None) or alias.name).partition(".")[0] for alias in node.names}
                 foreign |= heads - sys.stdlib_module_names - {"ewc"}
     foreign -= {"IPython"}   # which is asked for, and done without
-    assert {INSTALLED.get(each, each) for each in foreign} == named - {"numpy"}   # which torch asks for, and does without
+    assert {INSTALLED.get(each, each) for each in foreign} == named

@@ -198,11 +198,17 @@ def _split(tasks, runs):
                 f"seen is True; it needs scenario 'class', not {scenario!r}, and a method that sees no old images, not joint or replay"
             )
         lessons = {
-            own: [replace(part, units=tuple(sorted(chain(*own[: place + 1])))) for place, part in enumerate(found)]
-            for own, found in parts.items()
+            own: [_among(part, sorted(chain(*own[: place + 1]))) for place, part in enumerate(found)] for own, found in parts.items()
         }
     sequences, lessons = ([found[own] for own in dealt] for found in (parts, lessons))
     return _learned(runs, sequences, lessons=lessons, classes=classes, units=scenario == "task" or seen)
+
+
+def _among(part, classes):
+    """A lesson whose softmax is over the outputs of these classes alone: targets count within them."""
+    places = torch.full((len(part.classes),), -1, device=part.train_targets.device)
+    places[classes] = torch.arange(len(classes), device=places.device)
+    return replace(part, units=tuple(classes), train_targets=places[part.train_targets])
 
 
 def _dealt(base, run):
