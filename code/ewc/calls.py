@@ -201,7 +201,7 @@ def straight(logits, closed):
 
 
 class Chain:
-    """The backward pass of plain linear layers with a ReLU or nothing between them, written out: δ_{l−1} = W_lᵀ δ_l where a_{l−1} > 0.
+    """The backward pass of plain linear layers with a ReLU or nothing between them, written out: Wᵀδ where a > 0, layer by layer.
 
     What autograd does for any network, in three quarters of the time: each score's pass writes into the memory of the last one's.
     """
