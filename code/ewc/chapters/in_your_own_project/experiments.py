@@ -93,7 +93,7 @@ def learn_english(
     held = {}
     for name, at_once in (("as many as it takes", None), ("a batch", batch)):
         with Holding() as holding:
-            EWC(model, labels="sampled", batch_size=at_once, generator=torch.Generator()).consolidate(inputs)
+            EWC(model, labels="sampled", batch_size=at_once, generator=torch.Generator()).consolidate(inputs[:at_once])
         held[name] = holding.most
     result = {
         "bits": bits(model, count=count),
