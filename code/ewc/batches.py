@@ -76,8 +76,7 @@ class Batches:
         """Yield (inputs, targets); targets is None where there are none."""
         if self.at_once:
             self.count = size(self.inputs)
-            # What was made in inference mode, and asked about in it, has been copied in it: once more, where gradients are formed.
-            yield changed(self.inputs, lambda each: each.clone() if each.is_inference() else each), self.targets
+            yield _free(self.inputs), self.targets
             return
         for batch in self.inputs:
             inputs, targets = checked(*_parted(batch, type(self.inputs).__name__, self.device))
@@ -86,7 +85,7 @@ class Batches:
                 inputs, targets = some(inputs, rest), None if targets is None else targets[rest]
             if size(inputs):
                 self.count += size(inputs)
-                yield inputs, targets
+                yield _free(inputs), targets
             if self.count == self.most:
                 break
         if not self.count:
@@ -155,7 +154,12 @@ def checked(inputs, targets, device=None):
             raise ValueError(f"targets has shape {tuple(targets.shape)} and inputs {shapes}; there must be one target for each example")
         if targets.device != found[0].device:
             raise ValueError(f"targets is on {targets.device}; it must be on the inputs' device, {found[0].device}")
-    return changed(inputs, lambda each: each.clone() if each.is_inference() else each.detach()), targets
+    return changed(inputs, Tensor.detach), targets
+
+
+def _free(inputs):
+    """The inputs, those made in inference mode copied: only what was made out of it can be on the way of a gradient."""
+    return changed(inputs, lambda each: each.clone() if each.is_inference() else each)
 
 
 def spread(inputs, targets, most):
