@@ -49,7 +49,8 @@ class Task:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The training images of these rows, and their classes."""
-        return self.train_inputs.index_select(0, rows), self.train_targets[rows]  # half the time of [rows]
+        # A half to a quarter of the time of [rows].
+        return self.train_inputs.index_select(0, rows), self.train_targets.index_select(0, rows)
 
 
 class Permuted:
@@ -73,10 +74,11 @@ class Permuted:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The training images of these rows, and their classes."""
-        order, row = rows // len(self.base.train_targets), rows % len(self.base.train_targets)
-        images, targets = self.base.train_inputs[row], self.base.train_targets[row]
+        count = len(self.base.train_targets)
+        images, targets = self.base.batch(rows % count if len(self.orders) > 1 else rows)
         if len(self.orders) == 1:
             return self._moved(images, self.orders[0]), targets
+        order = rows // count
         return images.flatten(1).gather(1, self.orders[order]).reshape(images.shape), targets
 
     @property

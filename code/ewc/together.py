@@ -22,12 +22,11 @@ from .metrics import AccuracyMatrix
 from .passes import Passes, plain_layers
 from .tasks import Task
 from .training import (
+    Descent,
     Optimizer,
     Schedule,
     accuracy,
     add_gradient_of,
-    descent,
-    keep_averages,
     only_adds,
     rows_of_batches,
     terminal,
@@ -83,7 +82,7 @@ def fit_together(
         raise ValueError("tasks have different numbers of training images; side by side they must have as many")
     folded = optimizer == "sgd" and optimizer_state is None and all(map(only_adds, penalties))
     with _stacked(models, momentum if folded else 0.0) as stack:
-        rule, rate = descent(
+        descent = Descent(
             stack.leaves, optimizer, schedule, learning_rate, momentum, optimizer_state,
             steps=steps, batch_size=batch_size, folded=folded and stack.passes is not None,
         )  # fmt: skip
@@ -116,15 +115,14 @@ def fit_together(
                         continue
                     add_gradient_of(penalty, inputs[place])
             explicit.add_gradient(stack.gradients)
-            rule.step()
-            implicit.take_step(*rate.get_last_lr())
+            rate = descent.step()
+            implicit.take_step(rate)
             for penalty in penalties:
                 if hasattr(penalty, "after_step") and not implicit.hold(penalty):
-                    penalty.after_step(*rate.get_last_lr())
-            rate.step()
+                    penalty.after_step(rate)
             if watch:
                 watch(step)
-        keep_averages(rule, optimizer_state)
+        descent.keep_averages(optimizer_state)
 
 
 def learn_together(

@@ -67,7 +67,7 @@ def fit(
     """
     folded = optimizer == "sgd" and optimizer_state is None and only_adds(penalty)
     passes = passes_of(model, momentum if folded else 0.0)
-    rule, rate = descent(
+    descent = Descent(
         list(model.parameters()), optimizer, schedule, learning_rate, momentum, optimizer_state,
         steps=steps, batch_size=batch_size, folded=folded and passes is not None,
     )  # fmt: skip
@@ -86,18 +86,17 @@ def fit(
             loss = nn.functional.cross_entropy(model(inputs), targets)
             if penalty is not None:
                 loss = loss + penalty_of(penalty, inputs)
-            rule.zero_grad()
+            model.zero_grad()
             loss.backward()
         else:  # the same gradients, without autograd
             passes.differentiate(inputs[None], targets[None], _chosen_units(model))
             add_gradient_of(penalty, inputs)
-        rule.step()
+        rate = descent.step()
         if hasattr(penalty, "after_step"):
-            penalty.after_step(*rate.get_last_lr())
-        rate.step()
+            penalty.after_step(rate)
         if watch:
             watch(step)
-    keep_averages(rule, optimizer_state)
+    descent.keep_averages(optimizer_state)
     if passes is not None:  # what stands there may be more than the last gradient
         model.zero_grad()
     # The passes need no loss, and a penalty that has run away has taken the weights along.
@@ -208,44 +207,63 @@ def terminal():
     return sys.stderr if sys.stderr.isatty() else None
 
 
-def descent(parameters, optimizer, schedule, learning_rate, momentum, state=None, *, steps, batch_size, folded=False):
+class Descent:
     """The update rule over these parameters and the schedule of its step size, as `fit` describes them; its errors are `fit`'s.
 
-    folded: the gradients that it will find have their momentum in them already (`passes.Passes`).
+    folded: the gradients that it will find have their momentum in them already (`passes.Passes`), so that a step is
+        θ ← θ − η · gradient. Where a network is small, an optimiser of torch's takes as long to begin that as to do it.
     """
-    for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
-        if not isinstance(value, Integral) or value < low:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
-    if optimizer not in get_args(Optimizer):
-        raise ValueError(f"optimizer is {optimizer!r}; it may be 'sgd' or 'adam'")
-    if schedule not in _SCHEDULES:
-        raise ValueError(f"schedule is {schedule!r}; it may be one of {', '.join(map(repr, _SCHEDULES))}")
-    rule = (
-        torch.optim.SGD(parameters, lr=learning_rate, momentum=0 if folded else momentum, fused=True)
-        if optimizer == "sgd"
-        else torch.optim.Adam(parameters, lr=learning_rate, fused=True)
-    )
-    if state:
+
+    def __init__(self, parameters, optimizer, schedule, learning_rate, momentum, state=None, *, steps, batch_size, folded=False):
+        for name, value, low in (("steps", steps, 1), ("batch_size", batch_size, 1)):
+            if not isinstance(value, Integral) or value < low:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {low}")
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate is {learning_rate!r}; it must be above 0")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
+        if optimizer not in get_args(Optimizer):
+            raise ValueError(f"optimizer is {optimizer!r}; it may be 'sgd' or 'adam'")
+        if schedule not in _SCHEDULES:
+            raise ValueError(f"schedule is {schedule!r}; it may be one of {', '.join(map(repr, _SCHEDULES))}")
+        self.parameters, self.taken, self.rule = parameters, 0, None
+        self.values = [parameter.detach() for parameter in parameters]
+        self.rate_at = lambda step: learning_rate * _SCHEDULES[schedule](step, steps)
+        if optimizer == "adam":
+            self.rule = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        elif not folded:
+            self.rule = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, fused=True)
+        if state:
+            self._take_up(state)
+
+    def step(self) -> float:
+        """Take the next step, and return its size η."""
+        rate = self.rate_at(self.taken)
+        self.taken += 1
+        if self.rule is None:
+            for parameter, value in zip(self.parameters, self.values, strict=True):
+                value.add_(parameter.grad, alpha=-rate)
+        else:
+            for group in self.rule.param_groups:
+                group["lr"] = rate
+            self.rule.step()
+        return rate
+
+    def keep_averages(self, state):
+        """Leave the running averages of the rule in the dictionary, if there is one."""
+        if state is not None:
+            state.update(self.rule.state_dict()["state"])
+
+    def _take_up(self, state):
         found = {number: [average.shape for average in own.values() if average.dim()] for number, own in state.items()}
-        wanted = [parameter.shape for parameter in parameters]
+        wanted = [parameter.shape for parameter in self.parameters]
         # A parameter that was frozen so far has no averages.
         if any(number >= len(wanted) or {*shapes} != {wanted[number]} for number, shapes in found.items()):
             raise ValueError(
                 f"optimizer_state is another model's: it has averages of the shapes {[tuple(s) for own in found.values() for s in own[:1]]}, "
                 f"and the parameters are {[tuple(shape) for shape in wanted]}"
             )
-        rule.load_state_dict({"state": state, "param_groups": rule.state_dict()["param_groups"]})
-    return rule, torch.optim.lr_scheduler.LambdaLR(rule, lambda step: _SCHEDULES[schedule](step, steps))
-
-
-def keep_averages(rule, state):
-    """Leave the running averages of an update rule in the dictionary, if there is one."""
-    if state is not None:
-        state.update(rule.state_dict()["state"])
+        self.rule.load_state_dict({"state": state, "param_groups": self.rule.state_dict()["param_groups"]})
 
 
 _SCHEDULES = {

@@ -20,7 +20,7 @@ from ewc.chapters.the_family.experiments import now
 from ewc.models import mlp
 from ewc.tasks import held_out, permuted
 from ewc.together import fit_together
-from ewc.training import descent, rows_of_batches
+from ewc.training import Descent, rows_of_batches
 from ewc.workshop.records import LEARNING, depends_on
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -119,8 +119,8 @@ def fit_gaussians(q: Gaussians, prior: Gaussians, tasks, *, shapes, strengths, s
     width = sum(out for out, _ in shapes)
     size = {"steps": steps, "batch_size": batch_size}
     moving = [
-        descent([q.means], "sgd", schedule, learning_rate, momentum, **size),
-        descent([q.logs], schedule=schedule, **VARIANCES, **size),
+        Descent([q.means], "sgd", schedule, learning_rate, momentum, **size),
+        Descent([q.logs], schedule=schedule, **VARIANCES, **size),
     ]
     known = dict(zip(seeds, tasks, strict=True))
     rows = {seed: rows_of_batches(task, batch_size, seed) for seed, task in known.items()}
@@ -131,12 +131,11 @@ def fit_gaussians(q: Gaussians, prior: Gaussians, tasks, *, shapes, strengths, s
         noise = {seed: torch.randn(len(seen[seed][1]), width, generator=draws[seed]).to(seen[seed][0]) for seed in known}
         inputs, targets = (torch.stack([seen[seed][part] for seed in seeds]) for part in (0, 1))
         logits = drawn(q, shapes, inputs, torch.stack([noise[seed] for seed in seeds]))
-        for rule, _ in moving:
-            rule.zero_grad()
+        for leaf in (q.means, q.logs):
+            leaf.grad = None
         bound(logits, targets, q, prior, strengths, count).sum().backward()
-        for rule, rate in moving:
-            rule.step()
-            rate.step()
+        for each in moving:
+            each.step()
 
 
 @torch.no_grad()
