@@ -20,17 +20,40 @@ else:  # copied into a folder, without a package
     from calls import forward, of_torch
     from evaluating import keeping_nothing, rounding
 
-_ROW_BY_ROW = (nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU)
+_ROW_BY_ROW = (
+    nn.Linear, nn.Identity, nn.Dropout, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.GroupNorm,
+    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
+)  # fmt: skip
+_AXES = {nn.Conv1d: 3, nn.Conv2d: 4}  # with one less the first would be the channels
+# What these layers call, by name; anybody can put a function of his own into its place.
+_FUNCTIONS = (
+    "linear", "dropout", "relu", "gelu", "silu", "leaky_relu", "elu", "conv1d", "conv2d", "batch_norm", "group_norm",
+    "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+)  # fmt: skip
 
 
-def row_by_row(model):
-    """Whether a model is a chain of torch's layers that take every example by itself: no other can make a difference to it."""
-    linear_of_torch = isinstance(nn.functional.linear, BuiltinFunctionType)  # and nobody's who has put another into its place
-    return linear_of_torch and of_torch(model) and all(
-        isinstance(part, (nn.Sequential, *_ROW_BY_ROW))
-        or (isinstance(part, nn.Flatten) and (part.start_dim, part.end_dim) == (1, -1))
-        for part in model.modules()
-    )
+def row_by_row(model, inputs):
+    """Whether a model, in eval mode, is a chain of torch's layers that take every example by itself: no other can make a difference to it."""
+    if not (of_torch(model) and all(_own(getattr(nn.functional, name)) for name in _FUNCTIONS)):
+        return False
+    axes = inputs.ndim if isinstance(inputs, torch.Tensor) else None
+    for _, part in model.named_modules(remove_duplicate=False):  # in their order; a layer that stands in two places, in both
+        if isinstance(part, nn.Flatten) and (part.start_dim, part.end_dim) == (1, -1):
+            axes = None
+        elif isinstance(part, tuple(_AXES)):
+            if any(isinstance(part, kind) and axes != wanted for kind, wanted in _AXES.items()):
+                return False
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            if part.running_mean is None or part.running_var is None:  # then the batch's own statistics are taken
+                return False
+        elif not isinstance(part, (nn.Sequential, *_ROW_BY_ROW)):
+            return False
+    return True
+
+
+def _own(function):
+    """Whether it is torch's."""
+    return isinstance(function, BuiltinFunctionType) or getattr(function, "__globals__", {}).get("__name__", "").startswith("torch.")
 
 
 def check_examples(model, inputs):

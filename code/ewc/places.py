@@ -34,7 +34,8 @@ def has_uses(module):
 def gradients_of(module, inputs, deltas):
     """Yield, for each of several scores, each example's gradient by the layer's weight and bias: {parameter: (n, *shape)}.
 
-    An embedding's is sparse, and coalesced. deltas: the gradients by the layer's output, one tensor a score.
+    An embedding's is sparse, and coalesced. A gradient holds until the next one is asked for: it is written into the same memory, for
+    fresh memory would take longer than the product. deltas: the gradients by the layer's output, one tensor a score.
     """
     if isinstance(module, _MATRICES):
         of_one = _of_matrix(module, inputs)
@@ -50,13 +51,17 @@ def gradients_of(module, inputs, deltas):
 def _of_matrix(module, a):
     groups, linear = getattr(module, "groups", 1), isinstance(module, nn.Linear)
     a = a.reshape(len(a), -1, a.shape[-1]) if linear else _patches(module, a)
-    a = a.reshape(*a.shape[:2], groups, -1).transpose(1, 2)  # (n, groups, places, inputs)
+    a = a.reshape(*a.shape[:2], groups, -1).transpose(1, 2).flatten(0, 1)  # (n · groups, places, inputs)
+    room = None
 
     def of_one(delta):
-        delta = delta.reshape(len(delta), -1, delta.shape[-1]).mT if linear else delta.flatten(2)
-        delta = delta.reshape(len(delta), groups, -1, delta.shape[-1])  # (n, groups, outputs, places)
-        bias = None if module.bias is None else delta.sum(-1).flatten(1)
-        return (delta @ a.to(delta.dtype)).reshape(len(delta), *module.weight.shape), bias
+        nonlocal room
+        n = len(delta)
+        delta = delta.reshape(n, -1, delta.shape[-1]).mT if linear else delta.flatten(2)
+        delta = delta.reshape(n * groups, -1, delta.shape[-1])  # (n · groups, outputs, places)
+        bias = None if module.bias is None else delta.sum(-1).reshape(n, -1)
+        room = torch.bmm(delta, a.to(delta.dtype), out=room)
+        return room.reshape(n, *module.weight.shape), bias
 
     return of_one
 
@@ -98,9 +103,11 @@ def _of_norm(module, a):
         else:
             normal = functional.batch_norm(a, module.running_mean, module.running_var, None, None, False, 0.0, module.eps)
         places = tuple(range(2, a.ndim))
+    room = None
 
     def of_one(delta):
-        scaled = delta * normal.to(delta.dtype)
-        return (scaled.sum(places), delta.sum(places)) if places else (scaled, delta)
+        nonlocal room
+        room = torch.mul(delta, normal.to(delta.dtype), out=room)
+        return (room.sum(places), delta.sum(places)) if places else (room, delta)
 
     return of_one

@@ -41,9 +41,11 @@ def readings(model: Asked, names, data: Batches, ways=None, scores_of=None):
             no logit depends on a parameter.
     """
     generator, told, step = torch.Generator().manual_seed(0), [], None
-    layers, known, used = owners(model), row_by_row(model.model) and model.how is None, False
-    held, copies = known, not known or any(getattr(part, "inplace", False) for part in model.modules())
+    layers, held, used = owners(model), False, False
+    in_place = any(getattr(part, "inplace", False) for part in model.modules())
     for inputs, targets in data:
+        known = model.how is None and row_by_row(model.model, inputs)
+        copies = in_place or not known
         if step is None:
             with full_precision():  # with fewer bits one example and two may seem to give different outputs
                 check_examples(model, inputs)
@@ -62,7 +64,7 @@ def readings(model: Asked, names, data: Batches, ways=None, scores_of=None):
                 continue
             first = list(islice(scores, 2))
             only = first[0] if len(first) == 1 else None
-            reading = _first_right(ways or WAYS, (model, batch, logits, calls, names, generator, only), held, told)
+            reading = _first_right(ways or WAYS, (model, batch, logits, calls, names, generator, only, known), held or known, told)
             if known and type(reading) is FromLayers:
                 reading.write_out()
             held, used = held or type(reading) is FromLayers, True

@@ -58,13 +58,14 @@ class FromLayers:
     closed: the calls of plain linear layers for which (δ²)ᵀ(a²) holds; the others are formed example by example.
     in_order: whether all layers see the examples as the batch has them.
     only: the one score that is asked for, where it is one: then the rows are tried with it, and its backward pass is done once.
+    known: whether the model is known to take every example by itself (`mixing.row_by_row`); no row is tried then.
     """
 
     how = "from the layers"
 
-    def __init__(self, model, inputs, logits, calls, names, generator, only=None):
+    def __init__(self, model, inputs, logits, calls, names, generator, only=None, known=False):
         self.model, self.logits, self.names, self.generator = model, logits, names, generator
-        self.tried, self.of_tried = only, None
+        self.tried, self.of_tried, self.known = only, None, known
         for module in model.modules():
             if module._backward_hooks or module._backward_pre_hooks:  # it may do another thing to many examples than to one
                 raise Unreadable(f"a backward hook changes the gradients that pass a {type(module).__name__}")
@@ -83,7 +84,7 @@ class FromLayers:
 
     def _check_rows(self):
         self.in_order = True
-        if not self.groups and straight(self.logits, self.closed):
+        if self.known or (not self.groups and straight(self.logits, self.closed)):
             return
         if self.tried is None:
             self.tried = _direction(self.logits, self.generator)
@@ -160,7 +161,7 @@ class FromModel:
 
     closed, how = (), "by the whole model's backward pass, vectorised over the examples"
 
-    def __init__(self, model, inputs, logits, calls, names, generator, only=None):
+    def __init__(self, model, inputs, logits, calls, names, generator, only=None, known=False):
         self.logits, self.names, self.calls = logits, names, [Call(model, inputs, logits)]
         direction, tolerance = _direction(logits, generator), tolerance_of(model, logits, calls)
         try:
@@ -183,7 +184,7 @@ class OneByOne:
 
     closed, how = (), "example by example"
 
-    def __init__(self, model, inputs, logits, calls, names, generator, only=None):
+    def __init__(self, model, inputs, logits, calls, names, generator, only=None, known=False):
         self.model, self.inputs, self.logits, self.names = model, inputs, logits, names
         self.tolerance = tolerance_of(model, logits, calls)
         with full_precision():

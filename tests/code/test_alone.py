@@ -147,9 +147,9 @@ calls.check_uses(logits, found, {layer.weight: "weight", layer.bias: "bias"})
 assert calls.plain(found[0].module, torch.nn.Linear)
 """,
     "mixing": """
-assert mixing.row_by_row(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
+assert mixing.row_by_row(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()), torch.ones(3, 2))
 mixing.check_examples(torch.nn.LayerNorm(2), torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
-assert not mixing.row_by_row(torch.nn.LayerNorm(2))
+assert not mixing.row_by_row(torch.nn.LayerNorm(2), torch.ones(3, 2))
 """,
     "readings": """
 layer = torch.nn.Linear(2, 2)

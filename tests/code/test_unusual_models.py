@@ -686,6 +686,53 @@ def test_a_function_of_torch_that_was_replaced_for_all_counts(monkeypatch):
     hold_to_the_loop(network, inputs, batch_sizes=(2, 1024))
 
 
+def convolutions():
+    """A chain of torch's layers for images, each of which takes every example by itself."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Sequential(nn.Conv2d(4, 4, 2, padding_mode="circular", padding=1, bias=False), nn.GroupNorm(2, 4), nn.GELU()),
+        nn.AvgPool2d(2, ceil_mode=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3),
+    ).eval()  # fmt: skip
+
+
+def signals():
+    return nn.Sequential(nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3), nn.Tanh(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(6, 3)).eval()
+
+
+CHAINS = {"images": (convolutions, (6, 2, 6, 6)), "signals": (signals, (6, 2, 5))}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains_of_torchs_layers_are_known_to_take_every_example_by_itself(name):
+    make, shape = CHAINS[name]
+    network, inputs = make(), torch.randn(shape)
+    assert mixing.row_by_row(network, inputs)
+    hold_to_the_loop(network, inputs)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (nn.Sequential(nn.Conv1d(5, 5, 1), nn.Flatten(), nn.Linear(4, 3)), (5, 4)),  # the examples are its channels
+        (nn.Sequential(nn.Flatten(), nn.Conv1d(5, 5, 1)), (5, 2, 2)),
+        (nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)), (5, 4)),
+        (nn.Sequential(nn.LayerNorm((5, 4)), nn.Linear(4, 3)), (5, 4)),
+        (nn.Sequential(nn.Flatten(0, 1), nn.Linear(4, 3)), (5, 1, 4)),
+        (nn.Sequential(nn.Linear(4, 3), nn.Softmax(0)), (5, 4)),
+    ],
+)
+def test_chains_that_may_mix_examples_are_not(network, shape):
+    assert not mixing.row_by_row(network, torch.randn(shape))
+
+
+@pytest.mark.parametrize("name", ["conv2d", "max_pool2d", "batch_norm"])
+def test_a_function_that_was_replaced_for_all_and_mixes_examples_is_found(monkeypatch, name):
+    function = getattr(nn.functional, name)
+    monkeypatch.setattr(nn.functional, name, lambda x, *rest, **more: function(x + x.mean(0), *rest, **more))
+    with pytest.raises(ValueError, match="mixes the examples"):
+        diagonal_fisher(convolutions(), torch.randn(6, 2, 6, 6))
+
+
 def test_labels_drawn_from_the_global_source_differ_each_time():
     network, inputs = build(Recipe("vector", ("linear",), examples=6))
     first, second = (diagonal_fisher(network, inputs, labels="sampled", samples=3) for _ in range(2))
