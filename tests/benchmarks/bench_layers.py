@@ -148,7 +148,7 @@ def main():
     count = sum(parameter.numel() for parameter in writer.parameters())
     table(f"{TEXTS} texts of {PLACES} tokens, {count:,} weights, {WORDS:,} words", {"a training pass": trained, "diagonal_fisher, sampled": drawn})
     bars = [
-        at_most("exact", exact, 4, bare, "its bare products"),
+        at_most("exact", exact, 2, bare, "its bare products"),
         at_most("sampled", sampled, 0.6, exact, "exact"),
         at_most("a sampled Fisher of the language model", drawn, 3, trained, "a training pass"),
     ]
