@@ -34,9 +34,9 @@ class AccuracyMatrix:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; it must be square, a row and a column for each task"
             )
-        missing = values.isnan().tril().nonzero()
-        if len(missing):
-            learned, task = missing[0].tolist()
+        missing = [(learned, task) for learned, task in values.isnan().nonzero().tolist() if task <= learned]
+        if missing:
+            learned, task = missing[0]
             raise ValueError(f"values has no accuracy on task {task} after task {learned}: [{learned}, {task}] must lie between 0 and 1")
         known = values[~values.isnan()]
         if not ((known >= 0) & (known <= 1 + _ROUNDING)).all():

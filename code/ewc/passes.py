@@ -78,15 +78,16 @@ class Passes:
     def _start_backward(self, room, logits, targets, units):
         """∂L/∂z of the last layer for L = mean over the batch of −log p_y: (p − e_y) / B; with `units`, p is over these alone."""
         slope, size = room.slopes[-1], targets.shape[1]
+        logits, slope = (each.view(*targets.shape, -1) for each in (logits, slope))
         if units is None:
             torch.softmax(logits, -1, out=slope)
-            minus = room.minus.index_select(0, targets.reshape(-1)).view_as(slope)  # −e_y / B
-            torch.add(minus, slope, alpha=1 / size, out=slope)
+            torch.add(room.labels(targets, slope), slope, alpha=1 / size, out=slope)
             return
-        free = logits.detach().view(*targets.shape, -1).requires_grad_()
-        chosen = choose(free, units)
-        loss = nn.functional.cross_entropy(chosen.flatten(0, 1), targets.flatten(), reduction="sum") / size
-        slope.copy_(torch.autograd.grad(loss, free)[0].view_as(slope))
+        p = torch.softmax(choose(logits, units), -1)
+        of_chosen = torch.add(room.labels(targets, p), p, alpha=1 / size)
+        if not isinstance(units, Tensor):
+            units = torch.tensor([place % logits.shape[-1] for place in units], device=p.device).expand(p.shape)
+        slope.zero_().scatter_add_(-1, units, of_chosen)  # an output that is chosen twice gets both
 
     def _room(self, batch):
         if batch not in self.rooms:
@@ -123,6 +124,11 @@ class _Room(NamedTuple):
     turned: list[Tensor]  # δᵀ, (M, outputs, B)
     ones: Tensor  # (M, 1, B), which sum over a batch
     minus: Tensor  # (C, C), in row y the −e_y / B
+
+    def labels(self, targets, like):
+        """−e_y / B for targets (M, B), each e_y as long as the last axis of `like`."""
+        classes = like.shape[-1]
+        return self.minus[:classes, :classes].index_select(0, targets.reshape(-1)).view_as(like)
 
 
 def passes_of(model: nn.Module, momentum: float = 0.0) -> Passes | None:

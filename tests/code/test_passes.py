@@ -45,7 +45,7 @@ def test_the_gradients_of_stacked_networks_are_those_of_each_alone(hidden, count
                 torch.testing.assert_close(gradients[name][place], parameter.grad, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("units", [None, (1, 3), torch.tensor([[[0, 1], [2, 3], [1, 0]]])])
+@pytest.mark.parametrize("units", [None, (1, 3), (1, 2), (3, 1, 3), (-1, 0), torch.tensor([[[0, 1], [2, 3], [1, 0]]])])
 def test_the_gradients_are_autograds_with_all_outputs_and_with_some(units):
     model = network((3,), 0, units=True)
     passes, inputs, targets = passes_of(model), torch.randn(3, 5), torch.tensor([0, 1, 1])
