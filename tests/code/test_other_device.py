@@ -50,6 +50,17 @@ def test_the_stand_in_counts_what_is_asked():
         assert asked.total() == 2
 
 
+BEGUN = {}
+
+
+def begun(experiment, tasks, configuration):
+    """What an experiment begins with; several begin with the same."""
+    asked = experiment.__name__, repr(sorted(configuration.items()))
+    if asked not in BEGUN:
+        BEGUN[asked] = experiment(tasks, **configuration)
+    return BEGUN[asked]
+
+
 @pytest.mark.filterwarnings("ignore:learning_rate")
 @pytest.mark.parametrize(("name", "tiny"), VARIANTS)
 def test_nothing_of_an_experiment_stays_behind_and_what_it_keeps_is_on_the_cpu(name, tiny, tasks):
@@ -59,7 +70,7 @@ def test_nothing_of_an_experiment_stays_behind_and_what_it_keeps_is_on_the_cpu(n
             configuration = {key: value for key, value in tiny.items() if key in inspect.signature(experiment.begins_with).parameters}
             if experiment.begins_with is first_lesson:
                 configuration = {"steps": 3, "hidden": (4,)}
-            lesson = experiment.begins_with(tasks, **configuration)
+            lesson = begun(experiment.begins_with, tasks, configuration)
             kept = {name: tensor.cpu() if tensor.device.type == "cpu" else torch.zeros(tensor.shape) for name, tensor in lesson[1].items()}
             first = [Record("", "", configuration, 0, "", "", {}, 0.0, "", lesson[0], kept)]
         if hasattr(experiment, "together"):
