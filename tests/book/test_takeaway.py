@@ -25,7 +25,7 @@ from ewc_cells import Cell, cells
 
 CHAPTERS = [page for page in PAGES if is_chapter(page)]
 ALONE = os.environ.get("EWC_ALONE") == "1"
-SECONDS = {"the-family": 180, "what-ewc-cannot-do": 180, "many-tasks": 90}   # these train some hundred networks each; 60 for the others
+SECONDS = {"the-family": 90, "what-ewc-cannot-do": 90}   # these train some hundred networks each; 60 for the others
 RECORDS = None if ALONE else ROOT / "_build" / "records"
 # Runs a file as Python would, with the package of the wheel and nothing of this folder in reach.
 RUNNER = """\
