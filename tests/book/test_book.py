@@ -74,9 +74,9 @@ BOUNDS = {
     (MANY, "three-EWC-c"): (91, 95),
     # Figure 2B.
     (MANY, "ewc-acc"): (94, 96),
-    (MANY, "plain-acc"): (40, 68),
-    (MANY, "joint-acc"): (94, 97.5),
-    (MANY, "single"): (95, 97.5),
+    (MANY, "plain-acc"): (40, 65),
+    (MANY, "joint-acc"): (95, 97.5),
+    (MANY, "single"): (96, 97.5),
     # Figure 2C: high everywhere for the small square; for the large one low at the pixels and rising.
     (MANY, "overlap-8-lowest"): (0.9, 1),
     (MANY, "overlap-26-first"): (0.3, 0.6),
