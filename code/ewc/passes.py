@@ -85,9 +85,12 @@ class Passes:
             return
         p = torch.softmax(choose(logits, units), -1)
         of_chosen = torch.add(room.labels(targets, p), p, alpha=1 / size)
-        if not isinstance(units, Tensor):
-            units = torch.tensor([place % logits.shape[-1] for place in units], device=p.device).expand(p.shape)
-        slope.zero_().scatter_add_(-1, units, of_chosen)  # an output that is chosen twice gets both
+        slope.zero_()  # an output that is chosen twice gets both
+        if isinstance(units, Tensor):
+            slope.scatter_add_(-1, units, of_chosen)
+            return
+        for place, column in zip(units, of_chosen.unbind(-1), strict=True):  # a list of places would be sent to a GPU in every step
+            slope[..., place] += column
 
     def _room(self, batch):
         if batch not in self.rooms:
