@@ -103,7 +103,7 @@ bench: setup
 paper: setup
 	@.venv/bin/python -c 'import runpy, sys; known = sys.excepthook; \
 	  sys.excepthook = lambda kind, *what: print("\nStopped: make paper goes on from here.") if kind is KeyboardInterrupt else known(kind, *what); \
-	  runpy.run_module("ewc.workshop.paper", run_name="__main__")'
+	  runpy.run_module("ewc.workshop.protocols", run_name="__main__")'
 
 # The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data.
 picture: setup

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ewc.workshop import paper, paper_cifar, sequences
+from ewc.workshop import paper, paper_cifar, protocols, sequences
 from tiny_runs import MARKED
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +133,7 @@ def test_the_protocol_with_the_least_work_left_comes_first(monkeypatch, tmp_path
         "done": [(sequences.permuted_tasks, {**small, "seed": 2})],
         "photographs": [(paper_cifar.photographs, {"method": "plain"})],
     }
-    monkeypatch.setattr(paper, "protocols", lambda: runs)
+    monkeypatch.setattr(protocols, "runs", lambda: runs)
     monkeypatch.setattr(paper, "folder", lambda: tmp_path)
     key = paper.key_of(sequences.permuted_tasks, *paper.complete(*runs["done"][0]), "a checksum")
     (tmp_path / "done").mkdir()

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from ewc.datasets import find_data, mnist
-from ewc.workshop import paper
+from ewc.workshop import paper, protocols
 
 NOTHING_TO_DO = 77
 
@@ -33,7 +33,7 @@ def lacking(checksum: str) -> dict[str, list]:
     """By protocol, the runs on the digits without a record that can be trained as things stand, the least work first."""
     known = {json.loads(path.read_text("utf8"))["key"] for path in paper.folder().glob("*/*.json")}
     found = {}
-    for name, runs in paper.protocols().items():
+    for name, runs in protocols.runs().items():
         for experiment, run in runs:
             if hasattr(experiment, "data"):  # photographs, which no machine without a network has
                 continue

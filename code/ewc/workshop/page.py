@@ -34,6 +34,11 @@ def number(name, value, *, unit="", digits=None, runs=()):
     return text
 
 
+def spelled(strength):
+    """λ as the pages write it: 0.03, 2.5, 100,000,000."""
+    return f"{strength:,.0f}" if strength >= 1000 else f"{strength:g}"
+
+
 def interval(values, *, level=0.95):
     """Mean of a few values, and how far the interval reaches to either side that holds the true mean `level` of the time.
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ewc.workshop.page import spelled
+
 
 def told(records: Sequence) -> list[str]:
     """Of runs that differ in their seeds: the mean accuracy with its standard error in per cent, λ, and how many they are."""
@@ -14,7 +16,7 @@ def told(records: Sequence) -> list[str]:
     if len(records) > 1:
         text += f" ± {accuracies.std() / len(records) ** 0.5:.2f}"
     strengths = sorted({record.configuration["strength"] for record in records if record.configuration["strength"] is not None})
-    return [text, ", ".join(f"{strength:,.0f}" if strength >= 1 else f"{strength:g}" for strength in strengths) or "–", str(len(records))]
+    return [text, ", ".join(map(spelled, strengths)) or "–", str(len(records))]
 
 
 def made(records: Sequence) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ewc.workshop.page import told_apart
+from ewc.workshop.page import spelled, told_apart
 from ewc.workshop.records import Record, run_together
 
 VALUES = 5
@@ -180,7 +180,7 @@ def edges(found: dict[str, Tuned]) -> str:
     """What a page must say of its searches, in a sentence or two without the last stop: whose grid was widened, and who is at its edge."""
     wider = [f"{name} ({'once' if each.widened == 1 else 'twice' if each.widened == 2 else f'{each.widened} times'})"
              for name, each in found.items() if each.widened]  # fmt: skip
-    still = [f"{name} ({each.chosen:,g})" for name, each in found.items() if each.at_the_edge]
+    still = [f"{name} ({spelled(each.chosen)})" for name, each in found.items() if each.at_the_edge]
     said = f"A grid was widened for {_listed(wider)}" if wider else "No grid had to be widened"
     return f"{said}. " + (f"At an edge even so lies the choice for {_listed(still)}" if still else "No choice lies at an edge")
 

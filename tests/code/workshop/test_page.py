@@ -77,6 +77,11 @@ def test_a_bad_name_and_bad_digits_are_named():
         page.number("x", 1, digits=-1)
 
 
+@pytest.mark.parametrize(("strength", "text"), [(0.03, "0.03"), (2.5, "2.5"), (300.0, "300"), (1000.0, "1,000"), (1e8, "100,000,000")])
+def test_a_strength_is_spelled_out(strength, text):
+    assert page.spelled(strength) == text
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5, 8, 31])
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
 def test_an_interval_is_as_wide_as_students_t_makes_it(seeds, level):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from ewc import EWC, diagonal_fisher, mlp
-from ewc.workshop import paper, sequences
+from ewc.workshop import paper, protocols, sequences
 from ewc.workshop.readable import readable
 from ewc.workshop.records import Record
 from tiny_runs import MARKED, TINY, images
@@ -33,11 +33,11 @@ def test_a_record_in_the_repository_stands_under_the_key_of_its_configuration(pa
 def test_a_record_stands_in_the_folder_of_its_protocol():
     data = {read(path)["checksum"] for path in KEPT}
     assert len(data) == 1
-    for protocol, runs in paper.protocols().items():
+    for protocol, runs in protocols.runs().items():
         for experiment, given in runs:
             key = paper.key_of(experiment, *paper.complete(experiment, given), *data)
             assert {path.parent.name for path in KEPT if path.stem.endswith(key)} <= {protocol}, given
-    assert {path.parent.name for path in KEPT} <= paper.protocols().keys()
+    assert {path.parent.name for path in KEPT} <= protocols.runs().keys()
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
@@ -53,7 +53,7 @@ def test_a_record_in_the_repository_is_whole(path):
 
 
 # What the pages show of the papers' protocols: the least mean over seeds, in per cent, that the records must have.
-PERMUTED, OURS, SPLIT, FIFTY = paper.PERMUTED, paper.OURS, paper.SPLIT, paper.FIFTY
+PERMUTED, OURS, SPLIT, FIFTY = protocols.PERMUTED, protocols.OURS, protocols.SPLIT, protocols.FIFTY
 REACHED = {
     "EWC": (sequences.permuted_tasks, {**PERMUTED, "method": "ewc", "anchors": "separate"}, 94.4),
     "online EWC": (sequences.permuted_tasks, {**PERMUTED, "method": "ewc"}, 94.5),
@@ -66,7 +66,7 @@ REACHED = {
             {**FIFTY, "hidden": hidden, "method": "kronecker", "factors": "added"},
             least,
         )
-        for hidden, least in zip(paper.FIFTY_HIDDEN, (89, 90), strict=True)
+        for hidden, least in zip(protocols.FIFTY_HIDDEN, (89, 90), strict=True)
     },
 }
 # Split MNIST, van de Ven and Tolias: what the records of EWC must have at least.
@@ -81,12 +81,12 @@ HSU = {
     "class": {"plain": 19.71, "l2": 22.52, "ewc": 19.80, "si": 19.67, "mas": 19.52, "replay": 90.78, "joint": 97.53},
 }
 REACHED |= {
-    f"{scenario}, {method}, four passes": (sequences.split_tasks, paper.hsu(scenario, method), published - 2)
+    f"{scenario}, {method}, four passes": (sequences.split_tasks, protocols.hsu(scenario, method), published - 2)
     for scenario, rows in HSU.items()
     for method, published in rows.items()
 }
 # Under the settings of the code that made the print: within two points of it.
-THEIRS = [(*each, published) for each, published in zip(paper.PERMUTED_PRINTED, (94.31,), strict=False)]  # as far as there are records
+THEIRS = [(*each, published) for each, published in zip(protocols.PERMUTED_PRINTED, (94.31,), strict=False)]  # as far as there are records
 REACHED |= {
     f"as printed, permuted, {place}": (sequences.permuted_tasks, {**PERMUTED, **own, "strength": strength}, published - 2)
     for place, (own, (strength,), published) in enumerate(THEIRS)
@@ -98,7 +98,7 @@ REACHED |= {
         published - 2,
     )
     for scenario, more, published in (("task", {}, 98.64), ("domain", {"shuffled": True}, 63.95), ("class", {}, 20.01))
-    for own, (strength,) in paper.SPLIT_PRINTED[scenario][:1]
+    for own, (strength,) in protocols.SPLIT_PRINTED[scenario][:1]
 }
 
 
@@ -111,7 +111,7 @@ def test_the_records_reach_what_was_published(name):
     assert 100 * sum(record.matrix.average() for record in found) / len(found) >= least
 
 
-@pytest.mark.parametrize("hidden", paper.FIFTY_HIDDEN)
+@pytest.mark.parametrize("hidden", protocols.FIFTY_HIDDEN)
 def test_on_fifty_tasks_kronecker_factors_keep_more_than_a_diagonal(hidden):
     factored, diagonal = (
         paper.finals(sequences.permuted_tasks, **FIFTY, hidden=hidden, **kind)[0].matrix.average()
@@ -174,7 +174,7 @@ def test_a_strength_that_was_set_is_not_taken_for_one_that_was_searched_for(plac
 def test_the_settings_of_2019_are_their_penalty():
     """Theirs, as continual_learner.py of the branch preprints computes it: a γ in the recursion and another before the penalty."""
     online, gamma = 1000.0, 0.9
-    separate, fading, si = paper.printed(ewc=500.0, online=online, gamma=gamma, c=5.0)
+    separate, fading, si = protocols.printed(ewc=500.0, online=online, gamma=gamma, c=5.0)
     assert (separate[1], fading[1], si[1]) == ((500.0,), (900.0,), (10.0,))
     assert separate[0]["anchors"] == "separate" and separate[0]["labels"] == fading[0]["labels"] == "argmax"
     model, draws = mlp((5,), inputs=7, classes=3).double(), torch.Generator().manual_seed(0)
@@ -248,19 +248,43 @@ def test_an_argument_that_comes_later_does_not_unmake_the_records():
     assert paper.key_of(later, *paper.complete(later, {**given, "width": 8}), "data") != key
 
 
-def test_a_strength_is_the_best_of_its_search_on_held_out_images(place):
-    experiment, given = run()
-    given.pop("strength"), given.pop("seed")
-    strengths = (0.0, 1.0, 1e6)
-    asked = list(paper._tuned(experiment, given, strengths, seeds=(0, 1)))
-    assert len(asked) == 3  # nothing more can be said before the search
-    paper.make({"a": asked}, say=lambda _: None)
-    searched = {r.configuration["strength"]: r.matrix.average() for r in paper.records(tuning=True)}
-    assert searched.keys() == set(strengths)
-    final = list(paper._tuned(experiment, given, strengths, seeds=(0, 1)))[3:]
-    assert [r["seed"] for _, r in final] == [0, 1]
-    assert {searched[r["strength"]] for _, r in final} == {max(searched.values())}
-    assert not any(r.get("tuning") for _, r in final)
+STRENGTHS = (1.0, 10.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "tried"),
+    [
+        ({1.0: 0.3, 10.0: 0.5, 100.0: 0.4}, STRENGTHS),  # inside
+        ({1.0: 0.5, 10.0: 0.4, 100.0: 0.3, 0.1: 0.2}, (0.1, *STRENGTHS)),  # once is enough
+        ({1.0: 0.5, 10.0: 0.4, 100.0: 0.3, 0.1: 0.6, 0.01: 0.7}, (0.01, 0.1, *STRENGTHS)),  # twice, and still at the edge
+        ({1.0: 0.3, 10.0: 0.4, 100.0: 0.5, 1e3: 0.6, 1e4: 0.1}, (*STRENGTHS, 1e3, 1e4)),
+        ({1.0: 0.3, 10.0: 0.4, 100.0: 0.5, 1e3: 0.5}, (*STRENGTHS, 1e3)),  # of equals the one inside
+    ],
+)
+def test_a_strength_is_the_best_of_its_search_on_held_out_images(place, monkeypatch, accuracies, tried):
+    monkeypatch.setattr(sequences, "permuted_tasks", held_out_at(accuracies))
+    run = {"hidden": (4,), "method": "ewc"}
+    asked = list(protocols._tuned(sequences.permuted_tasks, run, STRENGTHS, seeds=(0, 1)))
+    assert [each["strength"] for _, each in asked] == list(STRENGTHS)  # nothing more can be said before the search
+    assert paper.search(sequences.permuted_tasks, run, STRENGTHS) is None
+    paper.make({"a": protocols._tuned(sequences.permuted_tasks, run, STRENGTHS, seeds=(0, 1))}, say=lambda _: None)
+    found = paper.search(sequences.permuted_tasks, run, STRENGTHS)
+    assert found.values == tried and found.widened == len(tried) - len(STRENGTHS)
+    assert found.found == tuple(accuracies[value] for value in tried)
+    assert accuracies[found.chosen] == max(accuracies.values())
+    assert [(each.seed, each.configuration["strength"], each.configuration["tuning"]) for each in found.records] == [
+        (seed, found.chosen, False) for seed in (0, 1)
+    ]
+    assert len(paper.records()) == len(tried) + 2
+
+
+def held_out_at(accuracies):
+    """An experiment that ends where it is told by its strength."""
+
+    def permuted_tasks(tasks, *, hidden, method, strength=None, tuning=False, seed=0):
+        return {"matrix": [[accuracies[strength]]]}, {}
+
+    return permuted_tasks
 
 
 def test_a_record_half_written_is_not_one(place, monkeypatch):
@@ -276,9 +300,9 @@ def test_the_file_reads_back_as_what_was_written():
 
 
 def test_every_protocol_can_be_completed():
-    for experiment, given in (run for runs in paper.protocols().values() for run in runs):
+    for experiment, given in (run for runs in protocols.runs().values() for run in runs):
         configuration, _ = paper.complete(experiment, given)
         assert configuration["steps"]
         assert configuration.get("hidden") or configuration["width"]
         assert TINY[experiment.__name__]
-    assert importlib.util.find_spec("ewc.workshop.paper")
+    assert importlib.util.find_spec("ewc.workshop.protocols")
