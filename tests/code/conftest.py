@@ -33,3 +33,14 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def short_texts(request, monkeypatch):
+    """An experiment in its tiny form learns to write from a page. To read all of two texts takes each process seconds."""
+    if "tiny" in request.fixturenames:
+        from ewc.chapters.in_your_own_project import experiments, language
+
+        for text in ("english", "python"):
+            page = language.encoded(f"The quick brown fox writes {text} and does not jump. " * 40)
+            monkeypatch.setattr(experiments, text, lambda page=page: page)

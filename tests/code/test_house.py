@@ -1,6 +1,7 @@
 """Four floors, shelf, learning, workshop and chapters: a module imports only from its own floor or from below."""
 
 import ast
+import functools
 import re
 import tomllib
 
@@ -77,6 +78,7 @@ def test_the_lists_of_modules_agree():
     assert table | parts == {name for name in MODULES if floor(name) == "shelf"}
 
 
+@functools.cache
 def needed(name):
     """A module and all that it imports, and what these do."""
     return {name}.union(*(needed(other) for other in imports(MODULES[name])[0]))

@@ -75,7 +75,7 @@ TINY = {
         }
     ],
     "slips_sweep": [
-        {"examples": 30, "held": 10, "passes": (1, 2), "stiffness": (1.0, 10.0), "hidden": (4,), "steps": 2, "seeds": 2}
+        {"examples": 10, "held": 5, "passes": (1, 2), "stiffness": (1.0, 10.0), "hidden": (4,), "steps": 2, "seeds": 2}
     ],
     "anchor_that_follows": [
         {"strengths": (1.0,), "rounds": 2, "look": (1, 2), "round_steps": 2, "hidden": (4,), "first_steps": 3, "old_images": 5, "seeds": 2}
@@ -83,6 +83,7 @@ TINY = {
     "springs_overwritten": [{"count": 3, "hidden": (4,), "steps": 2, "seeds": 2}],
     "last_lesson": [
         {"method": method, "strength": 1.0, "masked": masked, "hidden": (4,), "steps": 3, "examples": (1,), "tuning": masked}
+        | {"fisher_examples": 10}
         for method, masked in (("plain", True), ("ewc", False))
     ],
     "class_means": [
@@ -104,7 +105,7 @@ TINY = {
         for method, strength in (("plain", None), ("l2", 1.0), ("ewc", 1.0), ("lora", None), ("replay", None))
     ],
     "exact_and_sampled": [
-        {"texts": "", "strength": 1.0, "width": 4, "length": 2, "steps": 2, "second_steps": 2, "examples": 2, "count": 4},
+        {"texts": "", "strength": 1.0, "width": 4, "length": 2, "steps": 2, "second_steps": 2, "examples": 1, "count": 4},
     ],
     "weight_noise": [{"sizes": (1.0, 2.0), "draws": 1, "priors": (1.0,), "hidden": (4,), "steps": 3, "images": 20, "batch_size": 8}],
 }
