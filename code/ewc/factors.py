@@ -115,20 +115,26 @@ class Blocks:
     """A layer's Σ_tasks B ⊗ A: the factors of all tasks stacked, (tasks, m, m) and (tasks, k, k)."""
 
     def __init__(self, b, a, steepest=None):
-        self.b, self.a = b, a
-        if steepest is None:
-            steepest = smallest_and_largest(b)[1] * smallest_and_largest(a)[1]
-        self.steepest = steepest  # an eigenvalue a task, found once
+        self.b, self.a, self._steepest = b, a, steepest
+
+    @property
+    def steepest(self):
+        """The largest eigenvalue of each task's B ⊗ A, found when it is first asked for, as it is before plain descent: (tasks,)."""
+        if self._steepest is None:
+            self._steepest = smallest_and_largest(self.b)[1] * smallest_and_largest(self.a)[1]
+        return self._steepest
 
     def faded(self, decay):
-        return Blocks(decay * self.b, self.a, decay * self.steepest)
+        return Blocks(decay * self.b, self.a, None if self._steepest is None else decay * self._steepest)
+
+    def to(self, device):
+        return Blocks(*(None if side is None else side.to(device) for side in (self.b, self.a, self._steepest)))
 
     def joined(self, b, a, factors):
         if factors == "kept":
             new = Blocks(b[None], a[None])
-            return Blocks(
-                *(torch.cat([getattr(part, side) for part in (self, new)]) for side in ("b", "a", "steepest"))
-            )
+            steepest = None if self._steepest is None else torch.cat([self._steepest, new.steepest])
+            return Blocks(torch.cat([self.b, new.b]), torch.cat([self.a, new.a]), steepest)
         (old_b,), (old_a,) = self.b, self.a
         trace = old_b.trace() * old_a.trace() + b.trace() * a.trace()
         outputs = old_a.trace() * old_b + a.trace() * b

@@ -234,7 +234,7 @@ class KroneckerEWC:
         for name, blocks in self._blocks.items():
             device = next(value.device for key, value in self._anchor.items() if key.rpartition(".")[0] == name.partition("[")[0])
             if blocks.b.device != device:
-                self._blocks[name] = Blocks(*(side.to(device) for side in (blocks.b, blocks.a, blocks.steepest)))
+                self._blocks[name] = blocks.to(device)
         return self._anchor
 
 

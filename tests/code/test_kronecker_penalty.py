@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ewc import EWC, KroneckerEWC, factors, kronecker_fisher
-from ewc.factors import Blocks
+from ewc.factors import Blocks, smallest_and_largest
 from ewc.steps import Proximal
 from test_penalties import data, move, network, nudge, values
 from torch import nn
@@ -152,6 +152,24 @@ def test_largest_curvature_is_the_largest_eigenvalue_for_one_task_and_a_bound_fo
     twin = KroneckerEWC(guard.model, 7.0, decay=0.8)
     twin.load_state_dict(guard.state_dict())
     assert twin.largest_curvature() == pytest.approx(guard.largest_curvature(), rel=1e-9)
+
+
+def test_largest_curvature_is_looked_for_when_it_is_asked_for_and_once_a_task(monkeypatch):
+    counted = []
+    counting = lambda matrices: counted.extend(matrices) or smallest_and_largest(matrices)  # noqa: E731
+    monkeypatch.setattr(factors, "smallest_and_largest", counting)
+    late, early = KroneckerEWC(network(), 7.0, decay=0.8), KroneckerEWC(network(), 7.0, decay=0.8)
+    learned(late, data, 3)
+    assert not counted
+    for _ in range(2):
+        learned(early, data, 1)
+        early.largest_curvature()
+        early.largest_curvature()
+    assert len(counted) == 2 * 2 * len(early._blocks)  # tasks, sides
+    learned(early, data, 3), learned(late, data, 2)
+    for each in (*early._blocks.values(), *late._blocks.values()):
+        for found in (each, each.to("cpu")):
+            torch.testing.assert_close(found.steepest, Blocks(each.b, each.a).steepest, rtol=1e-12, atol=0)
 
 
 # ---- factors that are added
