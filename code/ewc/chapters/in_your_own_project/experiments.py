@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
 
 SIZES = {
-    "cpu": {"width": 96, "steps": 400, "second_steps": 80, "batch": 16, "examples": 512, "count": 512},
+    "cpu": {"width": 96, "steps": 400, "second_steps": 80, "batch": 16, "examples": 512, "count": 256},
     "embedded": {"width": 32, "steps": 200, "second_steps": 40, "batch": 12, "examples": 256, "count": 128},
     "cuda": {"width": 256, "steps": 1500, "second_steps": 200, "batch": 64, "examples": 512, "count": 512},
 }
-SMALL = {"cpu": {"steps": 200, "second_steps": 80, "count": 512}, "embedded": {"steps": 100, "second_steps": 40, "count": 128}}
+SMALL = {"cpu": {"steps": 200, "second_steps": 80, "count": 256}, "embedded": {"steps": 100, "second_steps": 40, "count": 128}}
 LENGTH = 64
 STARTS = ("Return the ", "def ")  # what it is asked to go on with
 CODE = ("chapters.in_your_own_project.language", "workshop.holding")
