@@ -105,12 +105,12 @@ paper: setup
 	  sys.excepthook = lambda kind, *what: print("\nStopped: make paper goes on from here.") if kind is KeyboardInterrupt else known(kind, *what); \
 	  runpy.run_module("ewc.workshop.protocols", run_name="__main__")'
 
-# The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data.
+# The picture of README.md, from the same runs as the last chapter; its size is fixed by the full data. No face of the book is at hand where it is shown.
 picture: setup
 	@.venv/bin/python -c 'import ewc; from ewc.chapters.catastrophic_forgetting.experiments import two_tasks; \
-	  from ewc.chapters.mnist_to_fashion_mnist import figures; from ewc.workshop.records import run; \
+	  from ewc.chapters.mnist_to_fashion_mnist import figures; from ewc.workshop.drawing import outlined; from ewc.workshop.records import run; \
 	  runs = {method: [run(two_tasks, method=method, seed=seed) for seed in range(5)] for method in ("plain", "ewc")}; \
-	  figures.kept(runs["plain"], runs["ewc"], ewc.paired()).save("book/assets/readme.svg")'
+	  outlined()(figures.kept)(runs["plain"], runs["ewc"], ewc.paired()).save("book/assets/readme.svg")'
 
 serve:
 	@.venv/bin/python -P book/serve.py "$(PORT)"

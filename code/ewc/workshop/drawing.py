@@ -4,6 +4,7 @@ A figure is a `Picture` of one or more panels. The panels stand side by side whe
 a phone, and are drawn in the page's own colours, so that dark mode needs no second drawing.
 """
 
+import contextlib
 import html
 import io
 import re
@@ -95,6 +96,17 @@ class Picture:
             f'<rect width="100%" height="100%" fill="#fff"/>{"".join(placed)}</svg>\n',
             "utf8",
         )
+
+
+@contextlib.contextmanager
+def outlined():
+    """While it lasts, words are drawn as outlines: for a picture that is shown where the book's faces are not at hand."""
+    before = _STYLE["svg.fonttype"]
+    _STYLE["svg.fonttype"] = "path"
+    try:
+        yield
+    finally:
+        _STYLE["svg.fonttype"] = before
 
 
 def draw(alt: str, *panels: Callable, size: tuple[float, float] | None = None, row: bool = False) -> Picture:

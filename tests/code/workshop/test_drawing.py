@@ -10,7 +10,7 @@ import matplotlib.image
 import pytest
 import torch
 from ewc.workshop import faces
-from ewc.workshop.drawing import apart, draw, ink
+from ewc.workshop.drawing import apart, draw, ink, outlined
 from fontTools.ttLib import TTFont
 
 
@@ -25,6 +25,14 @@ def test_many_labels_at_one_height_are_spread_around_it():
     found = apart([0.5] * 5, 0.1)
     assert sum(found) / 5 == pytest.approx(0.5)
     assert sorted(found) == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7], abs=1e-3)
+
+
+def test_outlined_words_need_no_face_and_only_while_they_are_asked_for():
+    with outlined():
+        (shapes,) = draw("one", lambda axes: axes.set_title("Words")).panels
+    (written,) = draw("one", lambda axes: axes.set_title("Words")).panels
+    assert "<text" not in shapes and "<use" in shapes
+    assert ">Words</text>" in written
 
 
 def test_a_picture_that_is_saved_has_its_panels_side_by_side_and_in_one_unit(tmp_path):
