@@ -6,10 +6,13 @@ and a curve on a fine grid says of each point of a straight piece where it is.
 
 import re
 from itertools import groupby
-from math import ceil, hypot
+from math import ceil
+
+import numpy as np
 
 CLOUD = 200      # so many marks of one kind are drawn as dots of a pen
 AT_ONCE = 50     # dots of one path do not darken where they lie on each other, so a path has few of them, far apart
+FIRST_AHEAD = 16  # so many points are tried at once, and twice as many each time that none was missed
 SEEN = 0.05      # points; a line may pass a point of its own at so much
 USE = re.compile(r'<use href="([^"]*)" x="([^"]*)" y="([^"]*)"([^>]*)/>')
 
@@ -59,23 +62,33 @@ def straightened(path: str) -> str:
 def fewer(line):
     written = line[1:].split("L")
     try:
-        points = [tuple(map(float, point.split())) for point in written]
-    except ValueError:
+        points = [complex(*map(float, point.split())) for point in written]
+    except (TypeError, ValueError):      # no pairs of numbers
         return line
-    if any(len(point) != 2 for point in points):
-        return line
-    kept = [0]
-    for end in range(2, len(points)):
-        if any(distance(points[at], points[kept[-1]], points[end]) > SEEN for at in range(kept[-1] + 1, end)):
+    points, kept, end, ahead = np.array(points), [0], 2, FIRST_AHEAD
+    while end < len(points):
+        # Could the line go from the last point that is kept to the next one, the one after that, …? Several are tried at once.
+        begin, ends = kept[-1], np.arange(end, min(end + ahead, len(points)))
+        between = np.arange(begin + 1, ends[-1])
+        missed = distance(points[between], points[begin], points[ends, None]) > SEEN
+        missed = (missed & (between < ends[:, None])).any(1)
+        if missed.any():
+            end = ends[missed.argmax()]
             kept.append(end - 1)
+            ahead = FIRST_AHEAD
+        else:
+            end = ends[-1]
+            ahead *= 2
+        end += 1
     return line[0] + "L".join(written[at] for at in (*kept, len(points) - 1))
 
 
 def distance(point, begin, end):
-    """Of a point from a piece of a line."""
-    (x, y), (dx, dy) = (point[0] - begin[0], point[1] - begin[1]), (end[0] - begin[0], end[1] - begin[1])
-    along = min(max((x * dx + y * dy) / (dx * dx + dy * dy or 1), 0), 1)
-    return hypot(x - along * dx, y - along * dy)
+    """Of points from pieces of lines, all x + iy."""
+    way, point = end - begin, point - begin
+    squared = way.real**2 + way.imag**2
+    along = np.clip((point * way.conj()).real / np.where(squared, squared, 1), 0, 1)
+    return abs(point - along * way)
 
 
 def marks(run, outlines):

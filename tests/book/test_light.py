@@ -1,13 +1,13 @@
 """What pages weigh and may do: one style sheet and one script, a strict policy that all of it keeps, and nothing that no page asks for."""
 
 import gzip
-import itertools
 import math
 import re
 import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from building import PAGES, ROOT
 
@@ -168,12 +168,24 @@ def test_a_line_keeps_its_corners(path, made):
 
 def test_a_curve_stays_where_it_is():
     """What is dropped one after another does not add up."""
-    curve = [(at / 10, 50 * math.sin(at / 40)) for at in range(2000)]
-    path = "M" + "L".join(f"{x:.3f} {y:.3f}" for x, y in curve)
-    kept = [tuple(map(float, point.split())) for point in ewc_drawings.straightened(path)[1:].split("L")]
+    curve = np.array([complex(at / 10, 50 * math.sin(at / 40)) for at in range(2000)])
+    path = "M" + "L".join(f"{each.real:.3f} {each.imag:.3f}" for each in curve)
+    kept = np.array([complex(*map(float, point.split())) for point in ewc_drawings.straightened(path)[1:].split("L")])
     assert len(kept) < 400
-    for point in curve:
-        assert min(ewc_drawings.distance(point, begin, end) for begin, end in itertools.pairwise(kept)) < 0.052
+    assert (ewc_drawings.distance(curve[:, None], kept[:-1], kept[1:]).min(1) < 0.052).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_line_goes_from_each_point_that_is_kept_as_far_as_it_may(seed):
+    """Held to the search point by point, on lines that are crooked, straight for long, and turn back."""
+    draws = np.random.default_rng(seed)
+    steps = draws.normal(size=(300, 2)) * draws.choice([0.01, 0.1, 3], size=(300, 1)) + draws.choice([0, 1], size=(300, 1))
+    written = [f"{x:.2f} {y:.2f}" for x, y in steps.cumsum(0)]
+    points, kept = [complex(*map(float, each.split())) for each in written], [0]
+    for end in range(2, len(points)):
+        if any(ewc_drawings.distance(point, points[kept[-1]], points[end]) > ewc_drawings.SEEN for point in points[kept[-1] + 1 : end]):
+            kept.append(end - 1)
+    assert ewc_drawings.straightened("M" + "L".join(written)) == "M" + "L".join(written[at] for at in (*kept, len(points) - 1))
 
 
 HTML = 'html[data-theme="{}"] .used'
