@@ -87,7 +87,7 @@ def distance(point, begin, end):
     """Of points from pieces of lines, all x + iy."""
     way, point = end - begin, point - begin
     squared = way.real**2 + way.imag**2
-    along = np.clip((point * way.conj()).real / np.where(squared, squared, 1), 0, 1)
+    along = np.clip((point * np.conj(way)).real / np.where(squared, squared, 1), 0, 1)
     return abs(point - along * way)
 
 
