@@ -111,6 +111,26 @@ def test_the_records_reach_what_was_published(name):
     assert 100 * sum(record.matrix.average() for record in found) / len(found) >= least
 
 
+SEARCHED = {
+    f"{name}, {scenario}, {method}": (run(scenario, method), strengths)
+    for name, methods, run in (("2,000 steps", protocols.SPLIT_METHODS, protocols.van_de_ven), ("four passes", protocols.HSU_METHODS, protocols.hsu))
+    for scenario, own in methods.items()
+    for method, strengths in own.items()
+    if len(strengths) > 1
+}
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_what_was_chosen_lies_inside_its_grid_or_that_was_widened_twice(name):
+    run, strengths = SEARCHED[name]
+    found = paper.search(sequences.split_tasks, run, strengths)
+    assert len(strengths) == 4 and found.values == paper.grid(sequences.split_tasks, run, strengths)
+    assert found.widened == 2 or not found.at_the_edge
+    assert len(found.records) >= 3
+    # And of another choice none is left.
+    assert [each.key for each in found.records] == [each.key for each in paper.finals(sequences.split_tasks, **run)]
+
+
 @pytest.mark.parametrize("hidden", protocols.FIFTY_HIDDEN)
 def test_on_fifty_tasks_kronecker_factors_keep_more_than_a_diagonal(hidden):
     factored, diagonal = (
