@@ -83,15 +83,17 @@ def finals(experiment: Callable, **run) -> list[Record]:
     return records(experiment, protocol=lambda name: name not in SET, **wanted)
 
 
-def grid(experiment: Callable, run: dict, strengths: Sequence[float]) -> tuple[float, ...]:
-    """The strengths to try on held-out images, by a run each: these, and those that the records so far ask for.
+def grid(experiment: Callable, run: dict, strengths: Sequence[float]) -> tuple[dict[float, Record | None], int]:
+    """The strengths to try on held-out images, by a run each, with its record as far as there is one; and how often they were widened.
 
-    Where the best of all lies at an edge, the grid is continued there by a step of its own, twice at the most.
+    They are these, and those that the records so far ask for: where the best of all lies at an edge, the grid is continued there by
+    a step of its own, twice at the most.
     """
-    values, tried = tuple(strengths), _tried(experiment, run)
-    for _ in range(WIDENINGS):
-        if len(values) < 2 or not tried.keys() >= set(values):
-            break
+    wanted, _ = complete(experiment, {**run, "tuning": True})
+    del wanted["strength"]
+    tried = {record.configuration["strength"]: record for record in records(experiment, **wanted, seed=0)}
+    values, widened = tuple(strengths), 0
+    while len(values) > 1 and widened < WIDENINGS and tried.keys() >= set(values):
         chosen = best({value: tried[value].matrix.average() for value in values})
         if chosen == values[0]:
             values = (_beyond(values[1], values[0]), *values)
@@ -99,7 +101,8 @@ def grid(experiment: Callable, run: dict, strengths: Sequence[float]) -> tuple[f
             values = (*values, _beyond(values[-2], values[-1]))
         else:
             break
-    return values
+        widened += 1
+    return {value: tried.get(value) for value in values}, widened
 
 
 def search(experiment: Callable, run: dict, strengths: Sequence[float]) -> Tuned | None:
@@ -107,18 +110,11 @@ def search(experiment: Callable, run: dict, strengths: Sequence[float]) -> Tuned
 
     None where there was none, or one of its runs has no record.
     """
-    values, tried = grid(experiment, run, strengths), _tried(experiment, run)
-    if len(values) < 2 or not tried.keys() >= set(values):
+    tried, widened = grid(experiment, run, strengths)
+    if len(strengths) < 2 or None in tried.values():
         return None
-    found = Tuned(values, tuple((tried[value],) for value in values), (), widened=len(values) - len(strengths))
+    found = Tuned(tuple(tried), tuple((record,) for record in tried.values()), (), widened=widened)
     return replace(found, records=tuple(finals(experiment, **run, strength=found.chosen)))
-
-
-def _tried(experiment, run):
-    """By strength, the record of this run on held-out images."""
-    wanted, _ = complete(experiment, {**run, "tuning": True})
-    del wanted["strength"]
-    return {record.configuration["strength"]: record for record in records(experiment, **wanted, seed=0)}
 
 
 def _beyond(before, last):

@@ -11,7 +11,7 @@ import torch
 from ewc.workshop import paper, paper_cifar, sequences
 
 SEEDS = (0, 1, 2)
-MORE_SEEDS = tuple(range(10))  # where a run takes half a minute
+MORE_SEEDS = range(10)  # where a run takes half a minute
 
 # van de Ven and Tolias (2019): ten permutations, 2 × 1000 units, 5,000 steps of Adam on 128 images a task. Their images have
 # a border of two pixels, 32 × 32 in all, and that matters: fewer inputs are shared by two permutations. Their Adam is not made
@@ -54,7 +54,7 @@ SPLIT = {
     "carried": True,
     "precision": "medium",
 }
-# Each method begins with four strengths, and its grid is continued where the best of them lies at an edge (paper.search).
+# Each method begins with four strengths, and its grid is continued where the best of them lies at an edge (paper.grid).
 SPLIT_METHODS = {
     "task": {"ewc": (1e4, 1e5, 1e6, 1e7), "l2": (0.01, 0.1, 1.0, 10.0), "si": (2.0, 20.0, 200.0, 2000.0), "replay": (1.0,), "joint": ()},
     "domain": {"ewc": (1e6, 1e7, 1e8, 1e9), "l2": (0.1, 0.3, 1.0, 3.0), "si": (1e3, 1e4, 1e5, 1e6), "replay": (1.0,), "joint": ()},
@@ -206,7 +206,7 @@ def _split_printed():
 def _tuned(experiment, run, strengths, seeds=SEEDS):
     """First the runs on held-out images, with each strength of the grid as they widen it; then one for each seed, with the best of them."""
     asked = []
-    while more := [each for each in paper.grid(experiment, run, strengths) if len(strengths) > 1 and each not in asked]:
+    while len(strengths) > 1 and (more := [each for each in paper.grid(experiment, run, strengths)[0] if each not in asked]):
         for strength in more:
             yield experiment, {**run, "strength": strength, "tuning": True, "seed": 0}
         asked += more

@@ -124,9 +124,9 @@ SEARCHED = {
 def test_what_was_chosen_lies_inside_its_grid_or_that_was_widened_twice(name):
     run, strengths = SEARCHED[name]
     found = paper.search(sequences.split_tasks, run, strengths)
-    assert len(strengths) == 4 and found.values == paper.grid(sequences.split_tasks, run, strengths)
+    assert len(strengths) == 4
     assert found.widened == 2 or not found.at_the_edge
-    assert len(found.records) >= 3
+    assert [each.seed for each in found.records] == list(protocols.MORE_SEEDS)
     # And of another choice none is left.
     assert [each.key for each in found.records] == [each.key for each in paper.finals(sequences.split_tasks, **run)]
 
