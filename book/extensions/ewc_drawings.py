@@ -62,10 +62,10 @@ def straightened(path: str) -> str:
 def fewer(line):
     written = line[1:].split("L")
     try:
-        points = [complex(*map(float, point.split())) for point in written]
-    except (TypeError, ValueError):      # no pairs of numbers
+        x, y = np.array([[float(number) for number in point.split()] for point in written]).T
+    except ValueError:      # no pairs of numbers
         return line
-    points, kept, end, ahead = np.array(points), [0], 2, FIRST_AHEAD
+    points, kept, end, ahead = x + 1j * y, [0], 2, FIRST_AHEAD
     while end < len(points):
         # Could the line go from the last point that is kept to the next one, the one after that, …? Several are tried at once.
         begin, ends = kept[-1], np.arange(end, min(end + ahead, len(points)))

@@ -160,7 +160,7 @@ def test_a_cloud_of_round_points_is_drawn_with_a_pen_and_no_point_is_lost(count,
 @pytest.mark.parametrize(("path", "made"), [
     ("M0 0L1 0L2 0L2 1L2 5z", "M0 0L2 0L2 5z"), ("M0 0L1 0.04L2 0", "M0 0L2 0"), ("M0 0L1 0.06L2 0", "M0 0L1 0.06L2 0"),
     ("M0 0L5 0L2 0", "M0 0L5 0L2 0"), ("M0 0L1 1L2 2M5 5L6 6L7 7C1 2 3 4 5 6L7 8L9 10", "M0 0L2 2M5 5L7 7C1 2 3 4 5 6L7 8L9 10"),
-    ("M0 0L0 0L0 0", "M0 0L0 0"),
+    ("M0 0L0 0L0 0", "M0 0L0 0"), ("M0L1L2L3", "M0L1L2L3"), ("M0 0 5L1 0 5L2 0 5", "M0 0 5L1 0 5L2 0 5"), ("M0 0L1L2 0", "M0 0L1L2 0"),
 ])  # fmt: skip
 def test_a_line_keeps_its_corners(path, made):
     assert ewc_drawings.straightened(path) == made

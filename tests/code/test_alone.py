@@ -38,6 +38,8 @@ class Springs:
 
 found = review.review(Springs)
 assert len(found) == 7 and set(found.values()) == {None}, found
+half = type("Half", (Springs,), {"penalty": lambda self: Springs.penalty(self) / 2})
+assert sum(complaint is not None for complaint in review.review(half).values()) == 1
 """,
     "fisher": """
 model = torch.nn.Linear(2, 2)

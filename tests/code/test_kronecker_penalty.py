@@ -156,8 +156,7 @@ def test_largest_curvature_is_the_largest_eigenvalue_for_one_task_and_a_bound_fo
 
 def test_largest_curvature_is_looked_for_when_it_is_asked_for_and_once_a_task(monkeypatch):
     counted = []
-    counting = lambda matrices: counted.extend(matrices) or smallest_and_largest(matrices)  # noqa: E731
-    monkeypatch.setattr(factors, "smallest_and_largest", counting)
+    monkeypatch.setattr(factors, "smallest_and_largest", lambda matrices: counted.extend(matrices) or smallest_and_largest(matrices))
     late, early = KroneckerEWC(network(), 7.0, decay=0.8), KroneckerEWC(network(), 7.0, decay=0.8)
     learned(late, data, 3)
     assert not counted
