@@ -19,6 +19,7 @@ from ewc.workshop.drawing import (
     ink,
     percent,
 )
+from ewc.workshop.page import spelled
 from torch import Tensor
 
 Accuracies = dict[float, Tensor]
@@ -54,9 +55,9 @@ def inverted_u(sweeps: dict[str, tuple[Accuracies, Tensor]]) -> Picture:
         best = max(means, key=means.get)
         lost = _lost(accuracies)
         said.append(
-            f"{title}: {', '.join(f'{value:.0%} at {_name(strength)}' for strength, value in means.items())}; the best is λ = {_name(best)}; "
+            f"{title}: {', '.join(f'{value:.0%} at {spelled(strength)}' for strength, value in means.items())}; the best is λ = {spelled(best)}; "
             + (
-                f"runs ran away at {', '.join(f'{_name(strength)} ({count})' for strength, count in lost.items())}; "
+                f"runs ran away at {', '.join(f'{spelled(strength)} ({count})' for strength, count in lost.items())}; "
                 if lost
                 else ""
             )
@@ -98,7 +99,7 @@ def front(
             axes.plot(*way.T, color=BLUE, marker="o", ms=5, lw=1)
             for strength, (right, up, side) in labelled[title].items():
                 if strength in points:
-                    axes.annotate(_name(strength), points[strength], (right, up), textcoords="offset points", ha=side, va="center", color=BLUE, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
+                    axes.annotate(spelled(strength), points[strength], (right, up), textcoords="offset points", ha=side, va="center", color=BLUE, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
             axes.plot(*corner, color=INK, marker="*", ms=11, ls="")
             axes.annotate("joint", corner, (0, 12), textcoords="offset points", ha="center", va="center")
             every = torch.cat([way, torch.tensor([corner])])
@@ -117,7 +118,7 @@ def front(
 
     said = " ".join(
         f"{title}, {axes_of[title][0]} and then {axes_of[title][1]}: "
-        + "; ".join(f"λ = {_name(strength)} {old:.0%} and {new:.0%}" for strength, (old, new) in sorted(points.items()))
+        + "; ".join(f"λ = {spelled(strength)} {old:.0%} and {new:.0%}" for strength, (old, new) in sorted(points.items()))
         + f"; joint training {corner[0]:.0%} and {corner[1]:.0%}."
         for title, (points, corner) in ends.items()
     )
@@ -152,8 +153,8 @@ def ways_out(sweeps: dict[str, dict[str, Accuracies]]) -> Picture:
         f"{title}: "
         + "; ".join(
             f"{way} "
-            + ", ".join(f"{value:.0%} at {_name(strength)}" for strength, value in _means(accuracies).items())
-            + "".join(f", {count} ran away at {_name(strength)}" for strength, count in _lost(accuracies).items())
+            + ", ".join(f"{value:.0%} at {spelled(strength)}" for strength, value in _means(accuracies).items())
+            + "".join(f", {count} ran away at {spelled(strength)}" for strength, count in _lost(accuracies).items())
             for way, accuracies in ways.items()
         )
         + "."
@@ -221,7 +222,7 @@ def what_is_known(strengths: Tensor, rises: dict[str, Tensor]) -> Picture:
     )
     return draw(
         "For networks at the end of the second lesson, against λ, both axes logarithmic: the rise of the old task's loss and what three parabolas "
-        f"say of it. At λ = {', '.join(map(_name, strengths.tolist()))}: {said}.",
+        f"say of it. At λ = {', '.join(map(spelled, strengths.tolist()))}: {said}.",
         panel,
     )
 
@@ -241,7 +242,7 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
         axes.set_xticks([0, 1], [task.name for task in tasks])
         axes.set_xlim(-0.6, 1.6)
         axes.set_ylim(0, 1.08)
-        axes.set_title(f"read correctly, λ = {_name(strength)}")
+        axes.set_title(f"read correctly, λ = {spelled(strength)}")
         percent(axes)
 
     def sheet(axes):
@@ -269,16 +270,12 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
         for (_, answers), task in zip(wrong, tasks, strict=True)
     )
     return draw(
-        f"The network of λ = {_name(strength)} ({way} steps): bars, {tasks[0].name} {accuracies[0]:.1%} and {tasks[1].name} {accuracies[1]:.1%} read correctly, "
+        f"The network of λ = {spelled(strength)} ({way} steps): bars, {tasks[0].name} {accuracies[0]:.1%} and {tasks[1].name} {accuracies[1]:.1%} read correctly, "
         f"and for each the first eight test images that it gets wrong. {said}",
         bars,
         sheet,
         size=(3.5, 3.6),
     )
-
-
-def _name(strength):
-    return f"{strength:,.0f}" if strength >= 1 or strength == 0 else f"{strength:g}"
 
 
 def _means(accuracies):

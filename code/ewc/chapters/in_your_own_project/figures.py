@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ewc.workshop.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Picture, draw, label
+from ewc.workshop.page import spelled
 from ewc.workshop.records import Record
 
 _LOOK = {"plain": (ORANGE, "o"), "L2": (PURPLE, "s"), "EWC": (BLUE, "o"), "LoRA": (GREEN, "D"), "replay": (RED, "^")}
@@ -28,7 +29,7 @@ def exchange(first: Record, curves: dict[str, Sequence[Record]], points: dict[st
             axes.plot(across, up, color=colour, marker=marker, ms=4)
             side = 1 if name == "L2" else -1
             for run in (runs[0], runs[-1]):
-                strength = f"{name}, λ = {run.configuration['strength']:g}"
+                strength = f"{name}, λ = {spelled(run.configuration['strength'])}"
                 shift = (7, -8) if side < 0 and run is runs[0] else (7 * side, 4 * side)  # below where the other curve begins
                 label(axes, strength, run.result["bits"], shift, colour, ha="left" if shift[0] > 0 else "right")
         for name, run in points.items():

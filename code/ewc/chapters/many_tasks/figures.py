@@ -18,6 +18,7 @@ from ewc.workshop.drawing import (
     mean_and_range,
     percent,
 )
+from ewc.workshop.page import spelled
 from ewc.workshop.tuning import Tuned
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
@@ -269,7 +270,7 @@ def searches(found: dict[str, Tuned]) -> Picture:
 
     said = " ".join(
         f"{name}: " + ", ".join(f"{accuracy:.1%} at {value:g}" for value, accuracy in zip(each.values, each.found, strict=True))
-        + f"; chosen is {each.chosen:g}."
+        + f"; chosen is {spelled(each.chosen)}."
         for name, each in found.items()
     )
     return draw(

@@ -17,6 +17,7 @@ from ewc.workshop.drawing import (
     draw,
     percent,
 )
+from ewc.workshop.page import spelled
 from ewc.workshop.tuning import Tuned
 from matplotlib.ticker import MultipleLocator
 from torch import Tensor
@@ -171,7 +172,7 @@ def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
         return panel
 
     said = "; ".join(
-        f"{scenario}: " + ", ".join(f"{method} best at {each.chosen:g} with {max(each.found):.0%}" for method, each in methods.items())
+        f"{scenario}: " + ", ".join(f"{method} best at {spelled(each.chosen)} with {max(each.found):.0%}" for method, each in methods.items())
         for scenario, methods in tried.items()
     )
     return draw(
