@@ -269,7 +269,7 @@ def searches(found: dict[str, Tuned]) -> Picture:
         return panel
 
     said = " ".join(
-        f"{name}: " + ", ".join(f"{accuracy:.1%} at {value:g}" for value, accuracy in zip(each.values, each.found, strict=True))
+        f"{name}: " + ", ".join(f"{accuracy:.1%} at {spelled(value)}" for value, accuracy in zip(each.values, each.found, strict=True))
         + f"; chosen is {spelled(each.chosen)}."
         for name, each in found.items()
     )
