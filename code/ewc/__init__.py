@@ -5,8 +5,8 @@ What is taken away lies here, on the shelf: `fisher`, `penalties`, `importance`,
 `noise`, `distillation`, `replay`, `dark_replay`, `projection`, `metrics`, `review`, and what these are made of, `likelihoods`,
 `labels`, `scores`, `batches`, `looking`, `evaluating`, `calls`, `places`, `gradients`, `mixing`, `ways`, `readings`, `processes`,
 `factors`, `springs`, `checks`, `heads`.
-On it stands learning: `tasks`, `datasets`, `cifar`, `models`, `passes`, `training`, `together`. The floors above make the book: `workshop` what
-every page needs, `chapters` the experiments, figures and small worlds of each page.
+On it stands learning: `tasks`, `datasets`, `cifar`, `models`, `passes`, `training`, `together`, `in_turn`. The floors above make the book:
+`workshop` what every page needs, `chapters` the experiments, figures and small worlds of each page.
 """
 
 from .dark_replay import DarkReplay
@@ -14,6 +14,7 @@ from .datasets import digits, fashion_mnist, letters, mnist, paired
 from .distillation import Distillation
 from .fisher import KroneckerFactors, diagonal_fisher, full_fisher, kronecker_fisher
 from .importance import SynapticIntelligence
+from .in_turn import learn_together
 from .kronecker import KroneckerEWC
 from .laplace import Kronecker, LaplacePosterior, laplace_approximation
 from .metrics import AccuracyMatrix, fisher_overlap
@@ -23,7 +24,7 @@ from .projection import OrthogonalWeights
 from .replay import Replay
 from .sensitivity import MemoryAwareSynapses
 from .tasks import Task, joint, permuted, split
-from .together import fit_together, learn_together
+from .together import fit_together
 from .training import accuracy, fit, learn_in_sequence
 
 __version__ = "0.2.0"

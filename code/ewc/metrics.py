@@ -18,11 +18,11 @@ from torch import Tensor
 class AccuracyMatrix:
     """Accuracies of a sequence of T tasks: ``values[i, j]`` in [0, 1] is the accuracy on task j after task i, shape (T, T).
 
-    NaN or None says that a task was not tested. It may stand above the diagonal, for tasks that were not learned yet; only
-    `forward_transfer` reads there. Rows may end where what was tested ends: ``[[.9], [.7, .8]]``.
+    NaN or None says that a task was not tested, which it must have been after the last one. A measure that needs what was not
+    tested says so. Rows may end where what was tested ends: ``[[.9], [.7, .8]]``.
 
     Raises:
-        ValueError: values is not square, holds a number outside [0, 1], or lacks one on or below the diagonal.
+        ValueError: values is not square, holds a number outside [0, 1], or lacks one in its last row.
     """
 
     def __init__(self, values):
@@ -34,10 +34,8 @@ class AccuracyMatrix:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; it must be square, a row and a column for each task"
             )
-        missing = [(learned, task) for learned, task in values.isnan().nonzero().tolist() if task <= learned]
-        if missing:
-            learned, task = missing[0]
-            raise ValueError(f"values has no accuracy on task {task} after task {learned}: [{learned}, {task}] must lie between 0 and 1")
+        last = len(values) - 1
+        _need("values", values, [(last, task) for task in range(len(values))])
         known = values[~values.isnan()]
         if not ((known >= 0) & (known <= 1 + _ROUNDING)).all():
             raise ValueError(f"values must lie between 0 and 1; they run from {known.min():.3g} to {known.max():.3g}")
@@ -50,6 +48,7 @@ class AccuracyMatrix:
     def backward_transfer(self) -> float:
         """BWT: the mean change of a task's accuracy from when it was learned to the end; negative is forgetting."""
         self._need_two("backward transfer")
+        _need("backward transfer", self.values, [(task, task) for task in range(len(self.values))])
         return (self.values[-1] - self.values.diagonal())[:-1].mean().item()
 
     def forward_transfer(self, baseline) -> float:
@@ -73,12 +72,20 @@ class AccuracyMatrix:
     def forgetting(self) -> float:
         """The mean fall from a task's best accuracy before the last task to its accuracy after it (Chaudhry et al. 2018)."""
         self._need_two("forgetting")
+        _need("forgetting", self.values, [(learned, task) for learned in range(len(self.values)) for task in range(learned + 1)])
         best = self.values[:-1].nan_to_num().amax(0)  # NaN: not tested
         return (best - self.values[-1])[:-1].mean().item()
 
     def _need_two(self, what):
         if len(self.values) < 2:
             raise ValueError(f"{what} compares tasks; values has only one")
+
+
+def _need(what, values, places):
+    """Refuse to go on where one of these accuracies is not known."""
+    for learned, task in places:
+        if values[learned, task].isnan():
+            raise ValueError(f"{what} needs the accuracy on task {task} after task {learned}: [{learned}, {task}] must lie between 0 and 1")
 
 
 _ROUNDING = 1e-6  # a mean in float32 may lie just above 1

@@ -7,7 +7,6 @@ penalty, and ends where it would have ended alone, up to rounding.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -16,16 +15,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from tqdm import tqdm
 
-from .batches import evenly
 from .heads import choose
-from .metrics import AccuracyMatrix
 from .passes import Passes, plain_layers
 from .tasks import Task
 from .training import (
     Descent,
     Optimizer,
     Schedule,
-    accuracy,
     add_gradient_of,
     only_adds,
     rows_of_batches,
@@ -106,7 +102,7 @@ def fit_together(
         )
         for step in bar:
             inputs, targets, units = next(images)
-            with _precision(precision):
+            with with_precision(precision):
                 stack.differentiate(inputs, targets, units)
                 for place, penalty in enumerate(penalties):
                     if hasattr(penalty, "observe"):
@@ -125,97 +121,9 @@ def fit_together(
         descent.keep_averages(optimizer_state)
 
 
-def learn_together(
-    models: Sequence[nn.Module],
-    sequences: Sequence[Sequence[Task]],
-    *,
-    penalties: Sequence | None = None,
-    tests: Sequence[Sequence[Task]] | None = None,
-    look: Sequence[int] = (),
-    seeds: Sequence[int] | None = None,
-    label: str = "",
-    after: Callable[[int], None] | None = None,
-    ahead: int | None = None,
-    **options,
-) -> tuple[list[AccuracyMatrix], list[list[dict]]]:
-    """What `training.learn_in_sequence` does, for each model with its sequence of tasks, penalty and seed.
-
-    Args:
-        tests: what each model is tested on, where that is not what it learns.
-        after: called with the place of each task when it has been learned and before it is consolidated.
-        ahead: on how many tasks after the present one a model is tested when it has learned that; None for all. What is not tested
-            is NaN in the matrix. No metric needs more than 1.
-        options: passed on to `fit_together`. Its `precision` is that of the tests too.
-
-    Returns:
-        For each model its accuracy matrix and its looks. A model that has diverged is not consolidated any more.
-    """
-    count = len(models)
-    penalties, seeds, tests = penalties or [None] * count, seeds or [0] * count, tests or sequences
-    rows, looks = [[] for _ in models], [[] for _ in models]
-    precision = options.get("precision", "highest")
-
-    for place in range(len(sequences[0])):
-        now = [sequence[place] for sequence in sequences]
-
-        def observe(step, place=place):
-            if step in look:
-                for kept, found in zip(looks, _accuracies(models, tests, precision), strict=True):
-                    kept.append({"task": place, "step": step, "accuracies": found})
-
-        fit_together(
-            models,
-            now,
-            penalties=penalties,
-            seeds=[seed * 1000 + place for seed in seeds],
-            watch=observe if look else None,
-            label=f"{label} task {place + 1} of {len(sequences[0])}",
-            **options,
-        )
-        known = len(tests[0]) if ahead is None else place + 1 + ahead
-        for kept, found in zip(rows, _accuracies(models, tests, precision, known), strict=True):
-            kept.append(found)
-        if after:
-            after(place)
-        if place + 1 < len(sequences[0]):
-            for task, users in _shared(now):
-                keen = [number for number in users if penalties[number] is not None and not diverged(models[number])]
-                images = _looked_at(task, [penalties[number] for number in keen])
-                for number in keen:
-                    penalties[number].consolidate(*images)
-    return [AccuracyMatrix(kept) for kept in rows], looks
-
-
-def _looked_at(task, penalties):
-    """What the penalties are consolidated on. Where each takes so many examples, these are made alone: all of a permuted task's
-    images take longer to make than a few thousand to look at."""
-    counts = {getattr(penalty, "max_examples", None) for penalty in penalties}
-    if not counts:
-        return ()
-    targets = task.train_targets
-    if len(counts) == 1 and None not in counts and (most := counts.pop()) < len(targets):
-        return task.batch(evenly(len(targets), most, targets.device))
-    return task.train_inputs, targets
-
-
 def diverged(model: nn.Module) -> bool:
     """Whether a weight of the model is beyond ±10⁶ or no number at all: what has run away so far may end just short of infinity."""
     return not all((parameter.abs() <= 1e6).all() for parameter in model.parameters())
-
-
-def _accuracies(models, tests, precision, known=None):
-    """For each model its accuracies on the first `known` of its tests, NaN on the others."""
-    with _precision(precision):
-        found = [[accuracy(model, task) for task in own[:known]] for model, own in zip(models, tests, strict=True)]
-    return [row + [math.nan] * (len(own) - len(row)) for row, own in zip(found, tests, strict=True)]
-
-
-def _shared(tasks):
-    """Each task once, with the places in which it stands."""
-    places = {}
-    for place, task in enumerate(tasks):
-        places.setdefault(id(task), (task, []))[1].append(place)
-    return places.values()
 
 
 class _Stack:
@@ -368,7 +276,8 @@ class _Batches:
 
 
 @contextlib.contextmanager
-def _precision(name):
+def with_precision(name: Precision):
+    """A context in which float32 matrices are multiplied with this precision, as `torch.set_float32_matmul_precision` says."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
     try:

@@ -9,7 +9,7 @@ import ewc
 PACKAGE = Path(ewc.__file__).parent
 ROOT = Path(__file__).parents[2]
 FLOORS = ("shelf", "learning", "workshop", "chapters")
-LEARNING = ("tasks", "datasets", "cifar", "models", "passes", "training", "together")
+LEARNING = ("tasks", "datasets", "cifar", "models", "passes", "training", "together", "in_turn")
 
 
 def modules():

@@ -16,10 +16,10 @@ from ewc import (
     SynapticIntelligence,
     Task,
     fit,
+    learn_together,
     mlp,
 )
 from ewc.checks import OPTIONS
-from ewc.together import learn_together
 from safetensors.torch import load_file, save_file
 from small_tasks import blobs
 from test_penalties import data, move, network, nudge, values

@@ -17,11 +17,12 @@ from ewc import (
     SynapticIntelligence,
     fit,
     learn_in_sequence,
+    learn_together,
     mlp,
     tasks,
 )
 from ewc.steps import Proximal
-from ewc.together import _stacked, diverged, fit_together, learn_together
+from ewc.together import _stacked, diverged, fit_together
 from small_tasks import blobs
 from torch import nn
 

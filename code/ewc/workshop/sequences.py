@@ -12,6 +12,7 @@ import torch
 from ewc.checks import OPTIONS
 from ewc.distillation import Distillation
 from ewc.importance import SynapticIntelligence
+from ewc.in_turn import learn_together
 from ewc.kronecker import KroneckerEWC
 from ewc.models import mlp
 from ewc.penalties import EWC, L2
@@ -19,11 +20,11 @@ from ewc.replay import Replay
 from ewc.sensitivity import MemoryAwareSynapses
 from ewc.steps import Proximal
 from ewc.tasks import held_out, joint, normalized, padded, permuted, split
-from ewc.together import diverged, learn_together
+from ewc.together import diverged
 from ewc.training import accuracy
 from ewc.workshop.records import FISHER, LEARNING, READINGS, SPRINGS, depends_on
 
-_LEARNING = (*LEARNING, "together")
+_LEARNING = (*LEARNING, "together", "in_turn")
 _USES = {
     "plain": (),
     "joint": (),
@@ -95,6 +96,7 @@ def permuted_tasks(
     carried: bool = False,
     fisher_examples: int = 10_000,
     looks: int = 0,
+    between: str = "all",
     tuning: bool = False,
     precision: str = "highest",
     seed: int = 0,
@@ -112,7 +114,8 @@ def permuted_tasks(
         padding: the width of a black border around the images, which moves with them.
         carried: the optimiser's running averages go on from task to task; otherwise each task has a new optimiser.
         looks: how many times in each task, at equal distances, all accuracies are measured.
-        tuning: test on held-out training images, and train without them.
+        between: what is tested between the tasks, as `in_turn.learn_together` says.
+        tuning: test on held-out training images, after the last task alone, and train without them.
         seed: of the permutations, the weights and the order of the images.
 
     Keeps the accuracy matrix, the looks, the accuracies before training, what the method keeps from task to task, in
@@ -162,6 +165,7 @@ def split_tasks(
     carried: bool = False,
     fisher_examples: int = 10_000,
     looks: int = 0,
+    between: str = "all",
     tuning: bool = False,
     precision: str = "highest",
     seed: int = 0,
@@ -270,6 +274,8 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
         seeds=[run["seed"] for run in runs],
         after=after,
         ahead=1,
+        between="nothing" if shared["tuning"] else shared["between"],  # a search asks for the end alone
+        idle_at_first=True,
         optimizer_state={} if shared["carried"] else None,
         label=", ".join(sorted({run["method"] for run in runs})),
         **{name: shared[name] for name in _FIT},

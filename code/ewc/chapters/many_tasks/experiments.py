@@ -2,18 +2,18 @@
 
 import torch
 from ewc.fisher import diagonal_fisher
+from ewc.in_turn import learn_together
 from ewc.metrics import fisher_overlap
 from ewc.models import mlp
 from ewc.penalties import EWC
 from ewc.tasks import permuted
-from ewc.together import learn_together
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 
 SIZES = {
     "cpu": {"hidden": (100,) * 6, "steps": 500, "strength": 30.0},
     "embedded": {"hidden": (50,) * 6, "steps": 360, "strength": 8.0},
 }
-_MODULES = (*LEARNING, *SPRINGS, *FISHER, "together")
+_MODULES = (*LEARNING, *SPRINGS, *FISHER, "together", "in_turn")
 
 
 @depends_on(lambda configuration: _MODULES, sizes=SIZES)
@@ -57,6 +57,7 @@ def _overlaps(tasks, runs):
         penalties=[EWC(model, run["strength"], anchors="merged", max_examples=examples) for model, run in zip(models, runs, strict=True)],
         seeds=[run["seed"] for run in runs],
         after=after,
+        idle_at_first=True,
         label="overlap by layer",
         **{name: shared[name] for name in ("steps", "batch_size", "learning_rate", "momentum", "schedule")},
     )

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import torch
 from ewc.chapters.reading_other_peoples_ewc.slips import FISHERS, Overwritten, likeness, term
+from ewc.in_turn import learn_together
 from ewc.models import mlp
 from ewc.penalties import EWC
 from ewc.steps import Proximal
 from ewc.tasks import permuted
-from ewc.together import fit_together, learn_together
+from ewc.together import fit_together
 from ewc.training import accuracy
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 
@@ -28,7 +29,7 @@ FOLLOWING = {
     "embedded": {"first_steps": 100, "rounds": 20, "round_steps": 10, "look": (5, 10, 20), "hidden": (50, 50)},
 }
 OVERWRITTEN = {"cpu": {"hidden": (100, 100), "steps": 150}, "embedded": {"hidden": (50, 50), "steps": 80}}
-_RUN = (*LEARNING, *SPRINGS, *FISHER, "together", "steps", "chapters.reading_other_peoples_ewc.slips")
+_RUN = (*LEARNING, *SPRINGS, *FISHER, "together", "in_turn", "steps", "chapters.reading_other_peoples_ewc.slips")
 
 
 @depends_on(lambda configuration: _RUN, sizes=SIZES)
@@ -248,6 +249,7 @@ def springs_overwritten(
         penalties=springs,
         seeds=numbers * len(ways),
         label="springs overwritten:",
+        idle_at_first=True,
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,

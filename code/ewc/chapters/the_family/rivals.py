@@ -4,17 +4,17 @@ They meet what those meet: the same permutations, first weights and order of the
 """
 
 from ewc.dark_replay import DarkReplay
+from ewc.in_turn import learn_together
 from ewc.models import mlp
 from ewc.penalties import EWC
 from ewc.projection import OrthogonalWeights
 from ewc.replay import Replay
 from ewc.tasks import held_out, joint, permuted, split
-from ewc.together import learn_together
 from ewc.training import accuracy, fit
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from ewc.workshop.sequences import bytes_carried
 
-_LEARNING = (*LEARNING, "together", "workshop.sequences")
+_LEARNING = (*LEARNING, "together", "in_turn", "workshop.sequences")
 METHODS = {  # and the modules that each runs
     "dark replay": ("dark_replay", "scores", "checks", "evaluating"),
     "ewc and replay": ("replay", *SPRINGS, *FISHER),
@@ -67,7 +67,8 @@ def permuted_rivals(
         replay_strength: λ of the replay beside EWC.
         memory: how many images of each task are kept.
 
-    Keeps the accuracy matrix, the accuracies before training and what is carried from task to task, in bytes.
+    Keeps the accuracies on each task when it was learned, before that, and at the end, as a matrix; the accuracies before training
+    and what is carried from task to task, in bytes.
     """
     run = {name: value for name, value in locals().items() if name != "tasks"}
     return _permuted(tasks, [run])[0]
@@ -88,6 +89,8 @@ def _permuted(tasks, runs):
         penalties=penalties,
         seeds=[run["seed"] for run in runs],
         ahead=1,
+        between="nothing" if shared["tuning"] else "own",
+        idle_at_first=True,
         label=", ".join(sorted({run["method"] for run in runs})),
         **{name: shared[name] for name in ("steps", "batch_size", "learning_rate", "momentum", "schedule")},
     )

@@ -7,16 +7,17 @@ import copy
 
 import torch
 from ewc.fisher import diagonal_fisher
+from ewc.in_turn import learn_together
 from ewc.models import mlp
 from ewc.noise import KINDS, curvature_along, direction, divergence, in_use, mean_kl, scales, turned
 from ewc.penalties import EWC
 from ewc.tasks import held_out, split
-from ewc.together import fit_together, learn_together
+from ewc.together import fit_together
 from ewc.training import accuracy, use_units
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-_LEARNING = (*LEARNING, *SPRINGS, *FISHER, "together")
+_LEARNING = (*LEARNING, *SPRINGS, *FISHER, "together", "in_turn")
 
 LAST = {
     "cpu": {"hidden": (100, 100), "steps": 300, "strength": 3e3},
@@ -49,8 +50,7 @@ def last_lesson(
         examples: from how many training images of each class the biases of the outputs are corrected afterwards.
         tuning: test on held-out training images, and train without them.
 
-    Keeps the accuracy matrix, with all outputs to choose from, its last row once more as ``"after"``, and the same with each task's
-    own outputs; at each look the mean
+    Keeps the accuracies after the last task, with all outputs to choose from and with each task's own; at each look the mean
     probability of each class on the last task's training images, and on test images of the old classes how much the mean
     logit of the new classes is above that of the old; what of that rise came through biases, weights of the outputs, and
     hidden layers; the median probability that old images gave a new class before; and the accuracy once the biases have
@@ -78,8 +78,9 @@ def _last(tasks, runs):
     lessons = apart if shared["masked"] else together
     many, seeds = len(runs), [run["seed"] for run in runs]
     matrices, _ = learn_together(
-        models, [lessons[:-1]] * many, penalties=guards, tests=[together[:-1]] * many, seeds=seeds, label="classes", **options
-    )
+        models, [lessons[:-1]] * many, penalties=guards, tests=[together[:-1]] * many, seeds=seeds, label="classes",
+        between="nothing", idle_at_first=True, **options,
+    )  # fmt: skip
     for guard in guards:
         if guard is not None:  # `learn_together` leaves its last task unconsolidated, and here one more follows
             use_units(guard.model, lessons[-2].units)

@@ -5,10 +5,11 @@ Runs that differ only in strength or seed train side by side: `records.run_toget
 
 import torch
 from ewc.chapters.what_ewc_cannot_do.class_means import ClassMeans
+from ewc.in_turn import learn_together
 from ewc.models import mlp
 from ewc.penalties import EWC
 from ewc.tasks import split
-from ewc.together import fit_together, learn_together
+from ewc.together import fit_together
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from ewc.workshop.sequences import COMPARED
 
@@ -17,7 +18,7 @@ FEATURES = ("pixels", "drawn", "first lesson", "elastic")
 
 def _modules(configuration):
     elastic = (*SPRINGS, *FISHER) if configuration["features"] == "elastic" else ()
-    return (*LEARNING, "together", "chapters.what_ewc_cannot_do.class_means", *elastic)
+    return (*LEARNING, "together", "in_turn", "chapters.what_ewc_cannot_do.class_means", *elastic)
 
 
 @depends_on(_modules, sizes=COMPARED)
@@ -86,7 +87,8 @@ def _class_means(tasks, runs):
             for run, model in zip(runs, models, strict=True)
         ]
         seeds = [run["seed"] for run in runs]
-        learn_together(models, [lessons] * len(runs), penalties=guards, seeds=seeds, after=after, ahead=1, **options)
+        idle = {"between": "nothing", "idle_at_first": True}
+        learn_together(models, [lessons] * len(runs), penalties=guards, seeds=seeds, after=after, **idle, **options)
     else:
         if shared["features"] == "first lesson":  # with the images in the order in which `learn_together` has them
             fit_together(models, [lessons[0]] * len(runs), seeds=[1000 * run["seed"] for run in runs], **options)

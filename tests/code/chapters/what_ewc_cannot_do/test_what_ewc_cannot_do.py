@@ -163,11 +163,10 @@ def test_plain_descent_reads_every_image_as_one_of_the_last_classes(lessons):
     assert result["looks"][-1]["read as new"] > 0.9
 
 
-def test_the_last_row_of_the_matrix_is_what_is_read_at_the_end_and_the_rest_is_from_the_lessons_before(lessons):
+def test_the_last_row_of_the_matrix_is_what_is_read_at_the_end(lessons):
     for result in lessons.values():
         matrix = result["matrix"]
         assert matrix[-1] == result["after"] and [len(row) for row in matrix] == [5] * 5
-        assert matrix[0][0] > 0.95
         assert AccuracyMatrix(matrix).average() == pytest.approx(sum(result["after"]) / 5)
 
 
