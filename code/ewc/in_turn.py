@@ -124,16 +124,15 @@ def _same_weights(one, other):
     )
 
 
-@torch.no_grad()
 def _take_over(model, learned, task, penalty):
     """Leave a model as if it had learned the task, as the other has, with a penalty that was idle."""
+    one, _ = task.batch(torch.zeros(1, dtype=torch.long, device=task.train_targets.device))
+    if hasattr(penalty, "penalty") and penalty_of(penalty, one).requires_grad:  # of one that is idle no weight is asked
+        raise ValueError(f"idle_at_first is True; {type(penalty).__name__} has a penalty that depends on the weights before the first task")
     model.train()
     use_units(model, None if isinstance(task.units, Tensor) else task.units)
     for parameter, value in zip(model.parameters(), learned.parameters(), strict=True):
         parameter.data = value.detach().clone()
-    one, _ = task.batch(torch.zeros(1, dtype=torch.long, device=task.train_targets.device))
-    if hasattr(penalty, "penalty") and (value := float(penalty_of(penalty, one))) != 0:
-        raise ValueError(f"idle_at_first is True; {type(penalty).__name__} adds {value:.3g} to the loss before it has consolidated a task")
 
 
 def _looked_at(task, penalties):
