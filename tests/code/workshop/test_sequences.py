@@ -87,3 +87,18 @@ def test_a_teachers_weight_grows_with_the_tasks_that_it_speaks_for(base, monkeyp
         assert seen == [strength for strength in wanted for _ in range(2)]
     with pytest.raises(ValueError, match="growing is True; it needs method 'lwf', not 'ewc'"):
         sequences.permuted_tasks([base], seed=seed, **{**configuration, "growing": True, "method": "ewc"})
+
+
+@pytest.mark.parametrize("experiment", [sequences.permuted_tasks, sequences.split_tasks])
+def test_a_search_is_tested_at_its_end_and_a_run_between_as_it_asks(experiment, base):
+    run = {"scenario": "class"} if experiment is sequences.split_tasks else {"count": 5, "batch_size": 20}
+    small, known = {**run, "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 2}, {}
+    for asked in ({"tuning": True}, {"between": "nothing"}, {"between": "own"}, {}):
+        configuration, seed = paper.complete(experiment, {**small, **asked})
+        result, _ = experiment([base], seed=seed, **configuration)
+        known[str(asked)] = ~torch.tensor(result["matrix"]).isnan()
+    searched, end, own, every = known.values()
+    last = torch.zeros(5, 5, dtype=torch.bool).index_fill_(0, torch.tensor(4), True)
+    assert torch.equal(searched, last) and torch.equal(end, last)
+    assert torch.equal(own, last | torch.ones(5, 5).triu().tril(1).bool())
+    assert torch.equal(every, torch.ones(5, 5).tril(1).bool())
