@@ -37,7 +37,7 @@ PERMUTED_METHODS = (
     ({"method": "joint"}, ()),
     ({"method": "plain"}, ()),
 )
-OURS_STRENGTHS = (30.0,)
+OURS_STRENGTHS = (10.0, 30.0, 100.0)
 LEFT_OUT = {
     "the falling step": {"schedule": "constant"},
     "momentum": {"momentum": 0.0},
@@ -68,22 +68,25 @@ SPLIT_METHODS = {
 ARGMAX = {"method": "ewc", "labels": "argmax"}
 
 
-def printed(ewc: float, online: float, gamma: float, c: float, lwf: dict | None = None) -> tuple[tuple[dict, tuple[float, ...]], ...]:
+def printed(
+    ewc: float, online: float, gamma: float, c: float, lwf: dict | None = None, outputs: int = 2
+) -> tuple[tuple[dict, tuple[float, ...]], ...]:
     """The methods of 2019 with their λ, online λ, γ and c, in the terms of this book: pairs of a configuration and a strength.
 
     LwF weighs the loss of task t by 1/t and its teacher by 1 − 1/t. Adam does not see a factor that both have: t − 1 beside 1.
-    Where each task has outputs of its own, the teacher counts by the mean over them, so that each has 1. In scenario "class" their
-    softmax has the new classes in it too, which no configuration of ours has.
+    Where each task has outputs of its own, the teacher counts by the mean over them, so that each has 1. What is printed was made
+    before the commit 26f00db of May 2019, which summed the divergence over the outputs; until then it was their mean, 1 / `outputs`
+    of that. In scenario "class" their softmax has the new classes in it too, which no configuration of ours has.
     """
     return (
         ({**ARGMAX, "anchors": "separate"}, (ewc,)),
         ({**ARGMAX, "decay": gamma}, (online * gamma,)),
         ({"method": "si"}, (2 * c,)),
-        *(() if lwf is None else (({"method": "lwf", **lwf}, (1.0,)),)),
+        *(() if lwf is None else (({"method": "lwf", **lwf}, (1 / outputs,)),)),
     )
 
 
-PERMUTED_PRINTED = printed(ewc=500.0, online=1000.0, gamma=0.9, c=5.0, lwf={"growing": True})
+PERMUTED_PRINTED = printed(ewc=500.0, online=1000.0, gamma=0.9, c=5.0, lwf={"growing": True}, outputs=10)
 SPLIT_PRINTED = {
     "task": printed(ewc=1e7, online=1e8, gamma=0.8, c=50.0, lwf={}),
     "domain": printed(ewc=1e6, online=1e8, gamma=0.7, c=500.0, lwf={"growing": True}),

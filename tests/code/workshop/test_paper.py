@@ -86,7 +86,8 @@ REACHED |= {
     for method, published in rows.items()
 }
 # Under the settings of the code that made the print: within two points of it.
-THEIRS = [(*each, published) for each, published in zip(protocols.PERMUTED_PRINTED, (94.31,), strict=False)]  # as far as there are records
+# As far as there are records: of LwF there is none.
+THEIRS = [(*each, published) for each, published in zip(protocols.PERMUTED_PRINTED, (94.31, 94.42, 95.33), strict=False)]
 REACHED |= {
     f"as printed, permuted, {place}": (sequences.permuted_tasks, {**PERMUTED, **own, "strength": strength}, published - 2)
     for place, (own, (strength,), published) in enumerate(THEIRS)
@@ -101,12 +102,14 @@ REACHED |= {
     for own, (strength,) in protocols.SPLIT_PRINTED[scenario][:1]
 }
 
+ONE_SEED = [f"as printed, permuted, {place}" for place in (1, 2)]  # a run takes half an hour to an hour
+
 
 @pytest.mark.parametrize("name", REACHED)
 def test_the_records_reach_what_was_published(name):
     experiment, protocol, least = REACHED[name]
     found = paper.finals(experiment, **protocol)
-    assert len(found) >= (1 if name.startswith("fifty") else 3)  # of this the repository has one seed
+    assert len(found) >= (1 if name in ONE_SEED or name.startswith("fifty") else 3)
     assert len({record.configuration["strength"] for record in found}) == 1
     assert 100 * sum(record.matrix.average() for record in found) / len(found) >= least
 
