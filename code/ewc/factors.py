@@ -158,6 +158,8 @@ class Blocks:
     @functools.cached_property
     def _used(self):
         """For each task the inputs that were not always 0, as dark pixels are, and A of these alone; None where that spares little."""
+        if self.a.is_meta:  # there are no values
+            return None
         inputs = [a.any(1).nonzero().flatten() for a in self.a]
         if sum(len(own) ** 2 for own in inputs) > 0.8 * self.a.numel():
             return None
