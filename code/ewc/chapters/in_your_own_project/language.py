@@ -137,7 +137,7 @@ class _Block(nn.Module):
 
     def forward(self, x):
         query, key, value = self.asked(self.norm_looking(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.far[:, : x.shape[1], : x.shape[1]])
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.far[None, :, : x.shape[1], : x.shape[1]])
         x = x + self.looked(seen.transpose(1, 2).flatten(2))
         return x + self.thinking(self.norm_thinking(x))
 
