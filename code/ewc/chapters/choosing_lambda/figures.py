@@ -17,6 +17,7 @@ from ewc.workshop.drawing import (
     Picture,
     draw,
     ink,
+    label,
     percent,
 )
 from ewc.workshop.page import spelled
@@ -258,10 +259,12 @@ def what_it_misreads(strength: float, way: str, accuracies, wrong: list[tuple[Te
             )
             for place, (image, answer) in enumerate(zip(images, answers, strict=True)):
                 across, down = place % 4, place // 4
-                inset = axes.inset_axes([across / 4 + 0.05, 0.78 - 0.52 * row - 0.22 * down, 0.14, 0.135])
-                ink(inset, image.squeeze())
-                inset.set_axis_off()
-                inset.set_title(answer, loc="center", pad=1.5)
+                left, bottom = across / 4 + 0.05, 0.78 - 0.52 * row - 0.22 * down
+                # Axes of its own for each image would take as long as the rest of the figure.
+                ink(axes, image.squeeze(), extent=(left, left + 0.14, bottom, bottom + 0.135), aspect="auto")
+                label(axes, answer, (left + 0.07, bottom + 0.135), (0, 2.5), INK, ha="center", va="baseline")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
 
     said = " ".join(
         f"Of {task.name} it takes the first images that it gets wrong for {', '.join(answers)}."
