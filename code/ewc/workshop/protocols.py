@@ -37,7 +37,7 @@ PERMUTED_METHODS = (
     ({"method": "joint"}, ()),
     ({"method": "plain"}, ()),
 )
-OURS_STRENGTHS = (30.0,)
+OURS_STRENGTHS = (10.0, 30.0, 100.0)
 LEFT_OUT = {
     "the falling step": {"schedule": "constant"},
     "momentum": {"momentum": 0.0},
