@@ -108,18 +108,23 @@ def past_the_bound():
     assert math.isfinite(ends_at(lambda bound: 10 * bound, Proximal))
 
 
-def the_same_strength_does_nothing():
-    def kept(**options):
-        model, guard = held(30.0)
-        learn(model, NEW, guard, steps=300, **options)
-        return loss_of(model, OLD)
+def kept(size=300, **options):
+    """The loss on the old task after batches of this size of the new one."""
+    model, guard = held(30.0)
+    learn(model, [part[:size] for part in NEW], guard, steps=300, **options)
+    return loss_of(model, OLD)
 
+
+def larger_batches_of_a_sum():
     plain, _ = held(0.0)
     learn(plain, NEW, steps=300)
-    mean, summed = kept(), kept(reduction="sum", rate=0.1 / len(NEW[0]))
-    assert mean < 0.5 * loss_of(plain, OLD)
-    assert summed > 0.9 * loss_of(plain, OLD)
-    assert kept(times=8) < mean  # added in each of eight micro-batches
+    few, many = (kept(size, reduction="sum", rate=0.1 / size) for size in (4, 300))
+    assert many > 0.9 * loss_of(plain, OLD) > 1.5 * few
+    assert max(kept(4), kept(300)) < 0.5 * loss_of(plain, OLD)  # of a mean
+
+
+def added_in_each_part():
+    assert kept(times=8) < kept()  # in each of eight micro-batches
 
 
 def statistics_go_to_the_new_data():
@@ -173,8 +178,9 @@ ROWS = {
     "the penalty is 0 after many steps": the_penalty_stays_zero,
     "the penalty is 0, and then the first task is gone": consolidated_after_the_new_lesson,
     "everything is held, nothing new is learned": everything_is_held,
-    "the loss becomes NaN after some steps": past_the_bound,
-    "the same λ does nothing on a larger set": the_same_strength_does_nothing,
+    "under SGD the loss becomes NaN after some steps": past_the_bound,
+    "the same λ holds less with larger batches": larger_batches_of_a_sum,
+    "the same λ holds more when you accumulate": added_in_each_part,
     "the first task fades although the penalty is small": statistics_go_to_the_new_data,
     "weights shrink that no spring lets go": weights_shrink,
     "the Fisher is zero nearly everywhere": the_fisher_is_zero,
