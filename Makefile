@@ -22,6 +22,7 @@ help:
 	@echo "make serve   show the built pages at http://localhost:$(PORT)  (PORT=… for another port)"
 	@echo "make lint    style and spelling"
 	@echo "make bench   the ratios of timings that the book is held to"
+	@echo "make picture the picture of README.md, drawn anew from the runs of the last build"
 	@echo "make gpu     on a machine with CUDA: tests, profile, all experiments, benchmarks, into OUT=_build/gpu (no .venv, no network)"
 	@echo "make paper   train the papers' protocols that have no record in book/records yet: hours on two cores"
 	@echo "make clean   remove _build: pages, caches and trained models; .venv stays"

@@ -94,7 +94,7 @@ def section(app, docname, entry):
 def glossary(app, docname):
     found = nodes.definition_list(classes=["terms"])
     for entry in sorted((entry for entry in app.ewc_terms if "term" in entry), key=lambda entry: entry["term"].casefold()):
-        others = f"Also: {', '.join(entry['names'])}. " if entry["names"] else ""
+        others = f"Under this too: {', '.join(entry['names'])}. " if entry["names"] else ""
         source = nodes.paragraph("", others, section(app, docname, entry), classes=["explained-in"])
         found += nodes.definition_list_item(
             "", nodes.term("", entry["term"], ids=[anchor(entry["term"])]),
