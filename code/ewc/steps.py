@@ -114,7 +114,7 @@ class Capped:
 
 
 class Proximal:
-    """A penalty, left out of the loss and taken as a `proximal_step` after each step of the optimiser.
+    """A penalty, left out of the loss and taken as a `proximal_step` after each step of the optimiser: call `after_step` there.
 
     penalty: has `parabola`, as `penalties.EWC`, or a `proximal_step` of its own, as `kronecker.KroneckerEWC`.
     momentum: of the optimiser; the penalty's step is as much longer as a steady gradient's, 1 / (1 − momentum) times.
