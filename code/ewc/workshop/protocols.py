@@ -38,6 +38,7 @@ PERMUTED_METHODS = (
     ({"method": "plain"}, ()),
 )
 OURS_STRENGTHS = (10.0, 30.0, 100.0)
+LEFT_OUT_AT = 30.0  # the λ at which all of it and what is left without one thing stand side by side
 LEFT_OUT = {
     "the falling step": {"schedule": "constant"},
     "momentum": {"momentum": 0.0},
@@ -179,10 +180,9 @@ def _each(base, methods):
 def _our_descent():
     run = {**OURS, "method": "ewc"}
     yield from _tuned(sequences.permuted_tasks, run, OURS_STRENGTHS)
-    chosen = _chosen(sequences.permuted_tasks, run, OURS_STRENGTHS)
-    if chosen is not None:
-        for without in LEFT_OUT.values():
-            yield sequences.permuted_tasks, {**run, "strength": chosen, **without, "seed": 0}
+    yield from _tuned(sequences.permuted_tasks, run, (LEFT_OUT_AT,))
+    for without in LEFT_OUT.values():
+        yield sequences.permuted_tasks, {**run, "strength": LEFT_OUT_AT, **without, "seed": 0}
 
 
 def _split(methods, run):
