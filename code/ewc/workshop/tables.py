@@ -1,9 +1,10 @@
 """Tables that pages show: of records, and of whatever rows there are."""
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from ewc.workshop import page
 from ewc.workshop.page import spelled
 
 
@@ -17,6 +18,11 @@ def told(records: Sequence) -> list[str]:
         text += f" ± {accuracies.std() / len(records) ** 0.5:.2f}"
     strengths = sorted({record.configuration["strength"] for record in records if record.configuration["strength"] is not None})
     return [text, ", ".join(map(spelled, strengths)) or "–", str(len(records))]
+
+
+def say(name: str, records: Sequence, value: Callable = lambda record: record.matrix.average()) -> None:
+    """Give the text under this name the mean of a value over these runs, in per cent; a dash where this copy has none of them."""
+    page.number(name, [value(record) for record in records] if records else "–", unit="%" if records else "", runs=records)
 
 
 def made(records: Sequence) -> str:

@@ -133,6 +133,15 @@ def test_what_was_chosen_lies_inside_its_grid_or_that_was_widened_twice(name):
     assert [each.key for each in found.records] == [each.key for each in paper.finals(sequences.split_tasks, **run)]
 
 
+def test_the_strength_of_our_descent_lies_inside_its_grid():
+    run = {**OURS, "method": "ewc"}
+    found = paper.search(sequences.permuted_tasks, run, protocols.OURS_STRENGTHS)
+    assert not found.at_the_edge
+    assert [each.seed for each in found.records] == list(protocols.SEEDS)
+    # What stands beside it with a strength that was set has as many.
+    assert len(paper.finals(sequences.permuted_tasks, **run, strength=protocols.LEFT_OUT_AT)) == len(found.records)
+
+
 @pytest.mark.parametrize("hidden", protocols.FIFTY_HIDDEN)
 def test_on_fifty_tasks_kronecker_factors_keep_more_than_a_diagonal(hidden):
     factored, diagonal = (
