@@ -58,9 +58,19 @@ if ! cmp -s requirements.txt .venv/lock.done; then
     }
   fi
   .venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null
-  # Python compiles what it imports, a fifth of the files. From source nothing is built, whatever an index offers.
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: --require-hashes -r requirements.txt ||
+  # In two halves side by side, of which one is CUDA's libraries: while one writes to the disk, the other unpacks.
+  rm -f .venv/half.*
+  while IFS= read -r line; do
+    case $line in nvidia-* | cuda-* | triton*) half=cuda ;; [a-zA-Z]*) half=rest ;; esac
+    printf '%s\n' "$line" >>".venv/half.$half"
+  done <requirements.txt
+  # Python compiles what it imports, a fifth of the files. From source nothing is built, whatever an index offers. The lock names all that
+  # is needed, so neither half asks what a package needs; whether that is there is checked at the end, where nobody else installs.
+  printf '%s\n' .venv/half.* | xargs -n 1 -P 2 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+    --only-binary :all: --require-hashes --no-deps -r ||
     fail "The installation stopped: see above. Room is needed here and in ${TMPDIR:-/tmp} (df -h). The next make goes on from there."
+  ! ours || .venv/bin/python -m pip check --disable-pip-version-check >.venv/check.log ||
+    fail "requirements.txt does not hold all that is needed: $(cat .venv/check.log)"
   cp requirements.txt .venv/lock.done
   echo "… .venv is ready after $SECONDS s"
 fi

@@ -29,7 +29,7 @@ def machine(tmp_path, monkeypatch):
     (home / "book/setup.sh").write_text((ROOT / "book/setup.sh").read_text("utf8"), "utf8")
     (home / "requirements.txt").write_text("torch==1\n")
     (home / "pyproject.toml").write_text("")
-    for name in ("bash", "cat", "cmp", "cp", "mkdir", "mv", "pwd", "rm"):
+    for name in ("bash", "cat", "cmp", "cp", "mkdir", "mv", "pwd", "rm", "xargs"):
         (programs / name).symlink_to(f"/bin/{name}" if os.path.exists(f"/bin/{name}") else f"/usr/bin/{name}")
 
     def python(name, version, *, venv=":", pip=":", folder=programs):
@@ -60,7 +60,7 @@ def test_an_environment_is_made_once_and_again_for_another_lock(machine):
     first = machine.setup()
     assert first.status == 0, first.said
     assert len(first.pip) == 2
-    for option in ("--require-hashes", "--only-binary :all:", "-r requirements.txt"):
+    for option in ("--require-hashes", "--only-binary :all:", "--no-deps", "-r .venv/half.rest"):
         assert option in first.pip[0]
     for option in ("--isolated", "--no-index", "--no-deps", "--editable ."):
         assert option in first.pip[1], "a reader's PIP_REQUIRE_HASHES stops it otherwise"
@@ -70,6 +70,36 @@ def test_an_environment_is_made_once_and_again_for_another_lock(machine):
     assert len(machine.setup().pip) == 2
     assert not (machine.venv / "mine").exists()
     assert sorted(path.name for path in machine.home.iterdir()) == [".venv", "book", "pyproject.toml", "requirements.txt"]
+
+
+def test_the_lock_is_installed_in_two_halves_and_all_of_it(machine):
+    lock = "attrs==1 \\\n    --hash=sha256:1\nnvidia-nccl==2 ; sys_platform == 'linux' \\\n    --hash=sha256:2\nTorch==3 \\\n    --hash=sha256:3\n"
+    (machine.home / "requirements.txt").write_text(lock)
+    machine.python("python3", "3.11.7")
+    done = machine.setup()
+    assert done.status == 0, done.said
+    assert sorted(asked.split()[-1] for asked in done.pip[:2]) == [".venv/half.cuda", ".venv/half.rest"]
+    assert (machine.venv / "half.cuda").read_text() == "".join(lock.splitlines(True)[2:4])
+    assert (machine.venv / "half.rest").read_text() == "".join(lock.splitlines(True)[:2] + lock.splitlines(True)[4:])
+
+
+def test_a_half_that_fails_is_a_failure(machine):
+    """Either one: they run side by side."""
+    (machine.home / "requirements.txt").write_text("attrs==1\nnvidia-nccl==2\n")
+    machine.python("python3", "3.11.7", pip='[[ "$*" != *half.cuda ]]')
+    stopped = machine.setup()
+    assert stopped.status != 0
+    assert "The installation stopped" in stopped.said
+    assert not (machine.venv / "lock.done").exists()
+
+
+def test_a_lock_that_lacks_what_a_package_needs_is_refused(machine):
+    machine.python("python3", "3.11.7")
+    stub = machine.home.parent / "programs/python3"
+    stub.write_text(stub.read_text().replace("esac", '  "-m pip check "*) echo "torch needs sympy"; exit 1 ;;\nesac'))
+    refused = machine.setup()
+    assert refused.status != 0
+    assert "torch needs sympy" in refused.said
 
 
 def test_an_interrupted_installation_goes_on(machine):
