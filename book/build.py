@@ -6,6 +6,7 @@ made from differs, or when a file that was written is no longer as it was writte
 touched (_build/executed, _build/records). The pages of the last good build stay until there are new ones.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -87,6 +88,7 @@ def render(output, log):
     from jupyter_book.cli.main import main
 
     sys.stdout.flush()
+    gc.disable()                     # looking for circles among the trees of all pages takes a sixth of the time; they are needed to the end
     before = os.dup(1)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
