@@ -1,5 +1,6 @@
 """What the tests of the site share: windows of a width and a theme, and all that is asked of a page, noted on one visit."""
 
+import os
 import re
 from types import SimpleNamespace
 
@@ -248,7 +249,9 @@ def looks(visit):
 
 
 def photograph(page, name):
-    """The page for the eye, from its top down to half of what Chromium draws in one piece."""
+    """The page for the eye, where EWC_SCREENSHOTS=1 asks for it, from its top down to half of what Chromium draws in one piece."""
+    if os.environ.get("EWC_SCREENSHOTS") != "1":
+        return
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     width, height = page.evaluate("[innerWidth, Math.min(document.documentElement.scrollHeight, 8192)]")
     clip = {"x": 0, "y": 0, "width": width, "height": height}

@@ -1,7 +1,7 @@
 """Previews of links and folded answers, in the browser: by mouse, finger and keyboard."""
 
 import pytest
-from browsing import Visit
+from browsing import OPENED_IN, Visit
 from building import CHAPTERS
 from playwright.sync_api import expect
 
@@ -17,9 +17,9 @@ KINDS = {
 
 
 @pytest.fixture(params=KINDS)
-def linked(windows, request, screen, theme):
+def linked(windows, request, screen):
     page_name, link, words = KINDS[request.param]
-    visit = windows.open(page_name, screen, theme)
+    visit = windows.open(page_name, screen, OPENED_IN[screen])
     yield visit.page, visit.page.locator(f"article {link} >> visible=true").first, words
     wrong = [*visit.complaints, *visit.foreign]
     visit.close()
