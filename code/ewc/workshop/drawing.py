@@ -189,10 +189,13 @@ def ink(axes, image: Tensor, **how):
 
 
 def percent(axes, which="y"):
-    """Whole per cents on one of the axes."""
-    from matplotlib.ticker import PercentFormatter
+    """Per cents on one of the axes, whole ones where there is room for them; a label says what stands there, and is not rounded."""
+    from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator
 
-    getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1, decimals=0))
+    axis = getattr(axes, f"{which}axis")
+    if isinstance(axis.get_major_locator(), AutoLocator):
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # not by two and a half
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g}%"))
 
 
 def mean_and_range(axes, x, values: Tensor, colour, **line):

@@ -10,8 +10,9 @@ import matplotlib.image
 import pytest
 import torch
 from ewc.workshop import faces
-from ewc.workshop.drawing import apart, draw, ink, outlined
+from ewc.workshop.drawing import apart, draw, ink, outlined, percent
 from fontTools.ttLib import TTFont
+from matplotlib.figure import Figure
 
 
 def test_labels_are_moved_apart_in_their_order_and_no_further_than_needed():
@@ -138,3 +139,15 @@ def test_a_face_has_latin_and_greek_letters():
         pytest.skip("the fonts are not installed here: make vendor")
     letters = TTFont(faces.face(faces.SERIF, 400, "italic")).getBestCmap()
     assert {*map(ord, "aZ9é−θλ")} <= letters.keys()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.72, 0.86), (0.7, 0.85), (0.945, 0.992), (0.97, 0.985), (0.2, 0.5)])
+def test_a_label_of_per_cents_is_not_rounded(low, high):
+    axes = Figure(figsize=(3.3, 2.2)).add_subplot()
+    axes.set_ylim(low, high)
+    percent(axes)
+    axes.figure.canvas.draw()
+    said = {round(place, 9): text.get_text() for place, text in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)}
+    assert len(said) >= 3
+    assert all(abs(float(text.removesuffix("%")) / 100 - place) < 1e-8 for place, text in said.items())
+    assert all("." not in text for text in said.values()) or high - low < 0.05

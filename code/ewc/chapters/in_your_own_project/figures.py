@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ewc.workshop.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Picture, draw, label
+from ewc.workshop.drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, Picture, draw, label
 from ewc.workshop.page import spelled
 from ewc.workshop.records import Record
 
@@ -22,16 +22,17 @@ def exchange(first: Record, curves: dict[str, Sequence[Record]], points: dict[st
     def panel(axes):
         before = first.result["bits"][0]
         axes.axvline(before, color=GREY, lw=1, ls=":")
-        axes.text(before, 0.99, " before", transform=axes.get_xaxis_transform(), color=GREY, va="top")
+        axes.text(before, 0.99, "before ", transform=axes.get_xaxis_transform(), color=GREY, ha="right", va="top")
         for name, runs in curves.items():
             colour, marker = _LOOK[name]
             across, up = zip(*(run.result["bits"] for run in runs), strict=True)
             axes.plot(across, up, color=colour, marker=marker, ms=4)
-            side = 1 if name == "L2" else -1
+            turn = 1 if name == "L2" else -1
             for run in (runs[0], runs[-1]):
                 strength = f"{name}, λ = {spelled(run.configuration['strength'])}"
-                shift = (7, -8) if side < 0 and run is runs[0] else (7 * side, 4 * side)  # below where the other curve begins
-                label(axes, strength, run.result["bits"], shift, colour, ha="left" if shift[0] > 0 else "right")
+                shift = (7, -8) if turn < 0 and run is runs[0] else (7 * turn, 4 * turn)  # below where the other curve begins
+                side = "left" if shift[0] > 0 else "right"
+                label(axes, strength, run.result["bits"], shift, colour, ha=side, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})
         for name, run in points.items():
             colour, marker = _LOOK[name]
             shift, side = _NAMED[name]

@@ -15,12 +15,12 @@ from ewc.workshop.drawing import (
     apart,
     draw,
     ink,
+    label,
     mean_and_range,
     percent,
 )
 from ewc.workshop.page import spelled
 from ewc.workshop.tuning import Tuned
-from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 _COLOUR = {"EWC": BLUE, "L2": PURPLE, "plain": ORANGE, "joint": GREEN}
@@ -208,25 +208,19 @@ def where_they_end(mean: Tensor, precision: Tensor, merged: Tensor, separate: Te
 def by_task(accuracies: dict[str, Tensor]) -> Picture:
     """Accuracy on each task after the last one, of two networks, (T,) each, with a name for each."""
     (one, first), (other, second) = accuracies.items()
-    place = int((first - second).abs().argmax())
-    side = "left" if place < len(first) / 3 else "right" if place > 2 * len(first) / 3 else "center"
+    both = torch.stack([first, second])
+    ends = apart(both[:, -1].tolist(), 0.1 * float(both.max() - both.min()))
 
     def panel(axes):
         x = range(1, len(first) + 1)
-        for name, values, others, colour, line, mark in (
-            (one, first, second, BLUE, "-", "o"),
-            (other, second, first, ORANGE, "--", "D"),
-        ):
+        for name, values, end, colour, line, mark in ((one, first, ends[0], BLUE, "-", "o"), (other, second, ends[1], ORANGE, "--", "D")):
             axes.plot(x, values, color=colour, ls=line, marker=mark, ms=4)
-            above = values[place] > others[place]
-            axes.annotate(name, (x[place], float(values[place])), (0, 8 if above else -16), textcoords="offset points", color=colour, ha=side,
-                          weight="bold")  # fmt: skip
+            label(axes, name, (x[-1], end), (8, 0), colour, weight="bold")
         axes.set_xticks(list(x))
         axes.margins(y=0.16)
         axes.set_xlabel("task, in the order of learning")
         axes.set_ylabel("accuracy after the last")
-        low, high = axes.get_ylim()
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.05 else 1))
+        percent(axes)
 
     said = "; ".join(f"{name}: " + ", ".join(f"{value:.0%}" for value in values) for name, values in accuracies.items())
     return draw(f"Accuracy on each task after the last one, from the first task to the last. {said}.", panel, size=(5.0, 3.1))

@@ -9,6 +9,7 @@ from ewc.workshop.drawing import (
     GREY,
     INK,
     ORANGE,
+    PAPER,
     SINGLE,
     Picture,
     curve_only,
@@ -243,6 +244,7 @@ def circle_to_ellipse(matrix: Tensor, values: Tensor, vectors: Tensor) -> Pictur
                 (value * vector).tolist(),
                 (6, 4 if vector[1] > 0 else -6),
                 ORANGE,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3},
             )
         axes.set_xlim(-2.4, 4.6)
         axes.set_ylim(-2.2, 2.2)
@@ -305,7 +307,7 @@ def kronecker(left: Tensor, right: Tensor) -> Picture:
                         [column, column + 1, column + 1, column],
                         [-row, -row, -row - 1, -row - 1],
                         color=BLUE,
-                        alpha=strength**0.7,
+                        alpha=0.5 * strength**0.7,  # so that the number in it can be read, in the dark too
                         lw=0,
                     )
                     if rows < 6:

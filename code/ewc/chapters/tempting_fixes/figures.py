@@ -83,7 +83,7 @@ def two_regions(
 
     def panel(axes):
         across, up = grid.axes
-        for rise, colour, name, place in ((rises[0], BLUE, "A", (-0.02, -0.98)), (rises[1], GREEN, "B", (3.6, 5.6))):
+        for rise, colour, name, place in ((rises[0], BLUE, "A", (1.7, -3.0)), (rises[1], GREEN, "B", (3.6, 5.6))):
             axes.contourf(across, up, rise.T, [-1, tolerance], colors=[colour], alpha=0.3)
             axes.contour(across, up, rise.T, [tolerance], colors=[colour], linewidths=1.2)
             axes.annotate(f"{name} is good", place, color=colour, weight="bold", ha="center", va="center")

@@ -177,7 +177,7 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
     carried = {name: amount for name, amount in bytes_of.items() if amount}
     left = min(carried.values()) / 10
     means = [fmean(values) for values in accuracies.values()]
-    line = 0.075 * (max(means) - min(means))  # the height of a name, in the units of the axis
+    line = 0.06 * (max(means) - min(means))  # the height of a name, in the units of the axis
 
     def panel(axes):
         spots = {name: (max(bytes_of[name], left), fmean(values)) for name, values in accuracies.items()}
@@ -213,7 +213,7 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
     return draw(
         f"Mean accuracy at the end against what is carried from task to task, on a logarithmic axis: {said}.",
         panel,
-        size=(5.4, 4.4),
+        size=(5.4, 5.4),
     )
 
 

@@ -33,7 +33,8 @@ def _matrix(title, shares, names):
 
     def panel(axes):
         colour = torch.tensor(_READ).expand(*shares.shape, 3)
-        axes.imshow(torch.cat([colour, shares[..., None].float()], -1).numpy(), interpolation="nearest")
+        # Half of it at most, so that the figures in it can be read.
+        axes.imshow(torch.cat([colour, 0.5 * shares[..., None].float()], -1).numpy(), interpolation="nearest")
         for i in range(len(shares)):
             for j in range(len(shares)):
                 if shares[i, j] >= 0.1:
@@ -141,7 +142,8 @@ def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
 
     A panel begins below the least of what was chosen: a strength that ruins a method would press all others together.
     """
-    looks = dict(zip(next(iter(tried.values())), ((ORANGE, "D"), (INK, "o"), (BLUE, "s"), (PURPLE, "^"), (RED, "v"), (GREEN, "P")), strict=False))
+    looks = {"L2": (ORANGE, "D"), "EWC": (INK, "o"), "SI": (BLUE, "s"), "MAS": (PURPLE, "^"), "Kronecker": (RED, "v")}
+    looks |= {"LwF": (GREEN, "P"), "replay": (GREEN, "s")}
 
     def of(scenario, methods):
         chosen = [max(each.found) for each in methods.values()]
