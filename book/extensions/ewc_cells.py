@@ -128,8 +128,25 @@ def loaded(target) -> set[str]:
 
 def reads(node) -> set[str]:
     """The names that it takes, and those that functions, classes and comprehensions in it take from outside."""
-    table = symtable.symtable(ast.unparse(node), "cell", "exec")
+    table = scopes_of(node)
     return {each.get_name() for each in table.get_symbols() if each.is_referenced()} | inside(table)
+
+
+class _Generators(ast.NodeTransformer):
+    """Every comprehension as a generator: from Python 3.12 on the names of the others count as those of what is around them."""
+
+    def visit(self, node):
+        node = super().visit(node)
+        if isinstance(node, ast.ListComp | ast.SetComp):
+            return ast.GeneratorExp(node.elt, node.generators)
+        if isinstance(node, ast.DictComp):
+            return ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators)
+        return node
+
+
+def scopes_of(node) -> symtable.SymbolTable:
+    """Which names are read and bound in it, and in the functions, classes and comprehensions in it."""
+    return symtable.symtable(ast.unparse(_Generators().visit(ast.parse(ast.unparse(node)))), "cell", "exec")
 
 
 def inside(table) -> set[str]:
@@ -140,8 +157,7 @@ def inside(table) -> set[str]:
 
 
 def bound(statement) -> set[str]:
-    table = symtable.symtable(ast.unparse(statement), "cell", "exec")
-    return {each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_imported() or each.is_namespace()}
+    return {each.get_name() for each in scopes_of(statement).get_symbols() if each.is_assigned() or each.is_imported() or each.is_namespace()}
 
 
 def givers(page: list[Cell]) -> list[tuple[Cell, str, Cell | None]]:
