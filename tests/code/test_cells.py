@@ -53,7 +53,6 @@ def test_pages_with_cells_are_found():
         (["-a = 1", "[a for a in range(3)]"], []),
         (["-a = 1", "{a: b for a, b in []}, {b for b in {}}"], []),
         (["-a = 1", "{b: a for b in range(3)}"], ["a"]),
-        (["-a = 1", "[b for b in range(3) if (a := b)]\na"], []),
         (["-a = 1", "for a in range(3):\n    a"], []),
         (["-a = 1", "for b in range(a):\n    b"], ["a"]),
         (["-a = 1", "if a:\n    c = 1"], ["a"]),

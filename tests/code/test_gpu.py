@@ -51,7 +51,8 @@ def test_without_cuda_it_says_so_and_tries_itself_in_miniature(tmp_path):
 
 @pytest.mark.parametrize(("given", "python"), [([], "python3"), (["PYTHON=python3.12"], "python3.12")])
 def test_it_runs_with_the_machines_own_python_and_not_with_the_books(given, python):
-    command = subprocess.run(["make", "--no-print-directory", "-n", "gpu", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS", "MAKEOVERRIDES")}   # of `make PYTHON=… test`
+    command = subprocess.run(["make", "--no-print-directory", "-n", "gpu", *given], cwd=ROOT, env=own, capture_output=True, text=True, check=True)
     assert command.stdout.startswith(f'"{python}" tests/gpu/run.py')
 
 
