@@ -71,9 +71,9 @@ def check_examples(model, inputs):
             ) from error
         raise
     except (RuntimeError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"inputs of {said(inputs)} do not fit the model: {error}"
-        ) from error
+        pair = isinstance(inputs, tuple) and len(inputs) == 2
+        hint = ". A tuple holds several inputs of each example; targets are an argument of their own" if pair else ""
+        raise ValueError(f"inputs of {said(inputs)} do not fit the model: {error}{hint}") from error
 
 
 def check_apart(model, inputs, logits, calls):
