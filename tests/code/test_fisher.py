@@ -422,7 +422,7 @@ REFUSED = {
     "one vector": (lambda: (LINEAR, X[0]), {}, ["inputs", "(4,)", "first axis"]),
     "another shape": (lambda: (LINEAR, X[:, :3]), {}, ["inputs of shape (5, 3)", "do not fit the model"]),
     "another type": (lambda: (LINEAR, X.int()), {}, ["inputs", "torch.int32", "do not fit the model"]),
-    "targets in a pair": (lambda: (LINEAR, (X, torch.zeros(5, dtype=torch.long))), {}, ["do not fit the model", "targets are an argument of their own"]),
+    "targets in a pair": (lambda: (LINEAR, (X, torch.zeros(5).long())), {}, ["do not fit the model", "targets are an argument of their own"]),
     "another device": (lambda: (LINEAR, X.to("meta")), {}, ["inputs is on meta", "cpu"]),
     "no targets": (lambda: (LINEAR, X), {"labels": "empirical"}, ["targets is None", "'empirical'"]),
     "too few targets": (lambda: (LINEAR, X, torch.zeros(4).long()), {"labels": "empirical"}, ["targets", "(4,)", "5"]),
