@@ -61,7 +61,7 @@ parts: setup
 
 code-tests: setup
 	@echo "The tests of the code, on all cores …"
-	@set -e; OMP_NUM_THREADS=1 $(TESTS) tests/code; printf ' tests of the code %s s,' "$$SECONDS" >>$(PARTS)
+	@set -e; OMP_NUM_THREADS=1 $(TESTS) --dist worksteal tests/code; printf ' tests of the code %s s,' "$$SECONDS" >>$(PARTS)
 
 timed-book:
 	@set -e; $(MAKE) --no-print-directory book; printf ' the book %s s,' "$$SECONDS" >>$(PARTS)

@@ -73,7 +73,8 @@ def test_an_environment_is_made_once_and_again_for_another_lock(machine):
 
 
 def test_the_lock_is_installed_in_two_halves_and_all_of_it(machine):
-    lock = "attrs==1 \\\n    --hash=sha256:1\nnvidia-nccl==2 ; sys_platform == 'linux' \\\n    --hash=sha256:2\nTorch==3 \\\n    --hash=sha256:3\n"
+    parts = ("attrs==1", "1"), ("nvidia-nccl==2 ; sys_platform == 'linux'", "2"), ("torchvision==3", "3")
+    lock = "".join(f"{name} \\\n    --hash=sha256:{digest}\n" for name, digest in parts)
     (machine.home / "requirements.txt").write_text(lock)
     machine.python("python3", "3.11.7")
     done = machine.setup()
