@@ -58,10 +58,10 @@ if ! cmp -s requirements.txt .venv/lock.done; then
     }
   fi
   .venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null
-  # In two halves side by side, of which one is torch and CUDA's libraries: while one writes to the disk, the other unpacks.
+  # In two halves side by side, of which one is CUDA's libraries: while one writes to the disk, the other unpacks.
   rm -f .venv/half.*
   while IFS= read -r line; do
-    case $line in nvidia-* | cuda-* | triton* | torch=*) half=cuda ;; [a-zA-Z]*) half=rest ;; esac
+    case $line in nvidia-* | cuda-* | triton*) half=cuda ;; [a-zA-Z]*) half=rest ;; esac
     printf '%s\n' "$line" >>".venv/half.$half"
   done <requirements.txt
   # Python compiles what it imports, a fifth of the files. From source nothing is built, whatever an index offers. The lock names all that
