@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from filelock import FileLock
 sys.path.insert(0, str(Path(__file__).parent))   # for `building`, which several folders of tests share
 
 from building import ROOT, make_book
+
+# What a shell begins in the background ignores Ctrl-C, and so would all that the tests begin and stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)   # before xdist reads the groups
