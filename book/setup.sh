@@ -60,6 +60,7 @@ if ! cmp -s requirements.txt .venv/lock.done; then
   .venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null
   # In two halves side by side, of which one is CUDA's libraries: while one writes to the disk, the other unpacks.
   rm -f .venv/half.*
+  half=rest
   while IFS= read -r line; do
     case $line in nvidia-* | cuda-* | triton*) half=cuda ;; [a-zA-Z]*) half=rest ;; esac
     printf '%s\n' "$line" >>".venv/half.$half"

@@ -55,6 +55,8 @@ _STYLE = {
     "savefig.facecolor": "none",
 }
 SINGLE = (4.4, 2.9)
+# The `bbox` of words that may stand over a line: the page's own background.
+ON_PAPER = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.3}
 # How wide a panel is at least shown, in pixels (book.css): alone on a phone, which has a column of 342, and in half the column of a
 # window of 1280, or in a third of it. No letter is there smaller than 12, but for indices and exponents: all are drawn as large as
 # that needs.

@@ -10,8 +10,8 @@ from ewc.workshop.drawing import (
     GREEN,
     GREY,
     INK,
+    ON_PAPER,
     ORANGE,
-    PAPER,
     PURPLE,
     RED,
     Picture,
@@ -100,7 +100,7 @@ def front(
             axes.plot(*way.T, color=BLUE, marker="o", ms=5, lw=1)
             for strength, (right, up, side) in labelled[title].items():
                 if strength in points:
-                    axes.annotate(spelled(strength), points[strength], (right, up), textcoords="offset points", ha=side, va="center", color=BLUE, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})  # fmt: skip
+                    axes.annotate(spelled(strength), points[strength], (right, up), textcoords="offset points", ha=side, va="center", color=BLUE, bbox=ON_PAPER)  # fmt: skip
             axes.plot(*corner, color=INK, marker="*", ms=11, ls="")
             axes.annotate("joint", corner, (0, 12), textcoords="offset points", ha="center", va="center")
             every = torch.cat([way, torch.tensor([corner])])

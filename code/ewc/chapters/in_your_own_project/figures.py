@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ewc.workshop.drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PURPLE, RED, Picture, draw, label
+from ewc.workshop.drawing import BLUE, GREEN, GREY, INK, ON_PAPER, ORANGE, PURPLE, RED, Picture, draw, label
 from ewc.workshop.page import spelled
 from ewc.workshop.records import Record
 
@@ -32,7 +32,7 @@ def exchange(first: Record, curves: dict[str, Sequence[Record]], points: dict[st
                 strength = f"{name}, λ = {spelled(run.configuration['strength'])}"
                 shift = (7, -8) if turn < 0 and run is runs[0] else (7 * turn, 4 * turn)  # below where the other curve begins
                 side = "left" if shift[0] > 0 else "right"
-                label(axes, strength, run.result["bits"], shift, colour, ha=side, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3})
+                label(axes, strength, run.result["bits"], shift, colour, ha=side, bbox=ON_PAPER)
         for name, run in points.items():
             colour, marker = _LOOK[name]
             shift, side = _NAMED[name]

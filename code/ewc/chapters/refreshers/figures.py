@@ -8,8 +8,8 @@ from ewc.workshop.drawing import (
     GREEN,
     GREY,
     INK,
+    ON_PAPER,
     ORANGE,
-    PAPER,
     SINGLE,
     Picture,
     curve_only,
@@ -244,7 +244,7 @@ def circle_to_ellipse(matrix: Tensor, values: Tensor, vectors: Tensor) -> Pictur
                 (value * vector).tolist(),
                 (6, 4 if vector[1] > 0 else -6),
                 ORANGE,
-                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.3},
+                bbox=ON_PAPER,
             )
         axes.set_xlim(-2.4, 4.6)
         axes.set_ylim(-2.2, 2.2)

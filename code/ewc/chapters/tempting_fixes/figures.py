@@ -7,8 +7,8 @@ from ewc.workshop.drawing import (
     GREEN,
     GREY,
     INK,
+    ON_PAPER,
     ORANGE,
-    PAPER,
     PURPLE,
     RED,
     Picture,
@@ -42,7 +42,7 @@ def exchange(way: Tensor, fixes: dict[str, tuple], before: float, tasks) -> Pict
             if len(points) > 1:
                 down = points[-1, 1] < points[0, 1] - 0.02
                 axes.annotate(amounts[-1], points[-1], (0, -18 if down else 8), textcoords="offset points", ha="center",
-                              color=colours[name], bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5})  # fmt: skip
+                              color=colours[name], bbox=ON_PAPER)  # fmt: skip
         axes.axvline(before, color=GREY, lw=1, ls="--")
         axes.set_xlim(0, 1.06)
         every = torch.cat([points for points, _ in fixes.values()])

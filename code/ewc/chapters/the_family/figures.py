@@ -16,20 +16,12 @@ from ewc.workshop.drawing import (
     apart,
     draw,
     ink,
+    percent,
 )
 from torch import Tensor
 
 # What a method keeps of the old tasks decides its colour and its mark.
 KEEPS = {"nothing": (GREY, "X"), "weights": (BLUE, "o"), "inputs": (GREEN, "^"), "answers": (PURPLE, "D"), "images": (ORANGE, "s")}
-
-
-def _percent(axes, which):
-    """Ticks at whole or half steps, and as many decimals as they need."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis = getattr(axes, f"{which}axis")
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 def _spread(values):
@@ -58,7 +50,7 @@ def standings(boards: dict[str, dict[str, Sequence[float]]], keeps: dict[str, st
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="y", length=0)
             axes.set_xlabel("mean accuracy at the end")
-            _percent(axes, "x")
+            percent(axes, "x")
             if len(boards) > 1:
                 axes.set_title(title)
 
@@ -204,7 +196,7 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
         axes.minorticks_off()
         axes.set_xlabel("carried from task to task")
         axes.set_ylabel("mean accuracy at the end")
-        _percent(axes, "y")
+        percent(axes)
 
     said = ", ".join(
         f"{name} {_size(bytes_of[name]) if bytes_of[name] else 'nothing'} and {fmean(values):.1%}"

@@ -19,7 +19,6 @@ from ewc.workshop.drawing import (
 )
 from ewc.workshop.page import spelled
 from ewc.workshop.tuning import Tuned
-from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -168,8 +167,6 @@ def searches(tried: dict[str, dict[str, Tuned]]) -> Picture:
             axes.set_xlabel("λ")
             axes.set_title(scenario)
             percent(axes)
-            if max(chosen) - low < 0.06:
-                axes.yaxis.set_major_locator(MultipleLocator(0.01))  # the labels are whole per cents
 
         return panel
 
