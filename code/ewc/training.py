@@ -157,7 +157,7 @@ def learn_in_sequence(
     return AccuracyMatrix(rows), looks
 
 
-def accuracy(model: nn.Module, task: Task, *, batch_size: int = 5000) -> float:
+def accuracy(model: nn.Module, task: Task, *, batch_size: int = 2000) -> float:
     """The share of the task's test images that the model puts into the right class, in eval mode; the model's mode is kept.
 
     A model with `Units` answers with those of the task.

@@ -97,6 +97,7 @@ def permuted_tasks(
     fisher_examples: int = 10_000,
     looks: int = 0,
     between: str = "all",
+    forward: bool = False,
     tuning: bool = False,
     precision: str = "highest",
     seed: int = 0,
@@ -115,11 +116,12 @@ def permuted_tasks(
         carried: the optimiser's running averages go on from task to task; otherwise each task has a new optimiser.
         looks: how many times in each task, at equal distances, all accuracies are measured.
         between: what is tested between the tasks, as `in_turn.learn_together` says.
+        forward: test each task before it is learned, too: on the untrained network and after the task before. Forward transfer asks.
         tuning: test on held-out training images, after the last task alone, and train without them.
         seed: of the permutations, the weights and the order of the images.
 
-    Keeps the accuracy matrix, the looks, the accuracies before training, what the method keeps from task to task, in
-    bytes, and the place at which it diverged, if it did; the weights after the last task.
+    Keeps the accuracy matrix, the looks, with `forward` the accuracies before training, what the method keeps from task to task,
+    in bytes, and the place at which it diverged, if it did; the weights after the last task.
     """
     run = {name: value for name, value in locals().items() if name != "tasks"}
     return _permuted(tasks, [run])[0]
@@ -180,8 +182,8 @@ def split_tasks(
         seen: whether the softmax of a lesson is over the outputs of the classes seen so far; in scenario ``"class"`` only. In
             tests it is always over all.
 
-    All other arguments and what is kept as `permuted_tasks`; in scenario ``"class"`` also the confusion matrix: in row i, column j,
-    how many test images of class i are read as class j after the last task.
+    All other arguments and what is kept as `permuted_tasks` with `forward`; in scenario ``"class"`` also the confusion matrix: in row i,
+    column j, how many test images of class i are read as class j after the last task.
     """
     run = {name: value for name, value in locals().items() if name != "tasks"}
     return _split(tasks, [run])[0]
@@ -246,9 +248,10 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
     models = [
         mlp(shared["hidden"], inputs=pixels, classes=classes, units=units, seed=run["seed"]).to(device) for run in runs
     ]
+    forward = shared.get("forward", True) and not shared["tuning"]  # a search asks for the end alone
     untrained = {}  # by seed, which is all that the first weights and the tasks of these runs depend on
     for run, model, sequence in zip(runs, models, sequences, strict=True):
-        if run["seed"] not in untrained:
+        if forward and run["seed"] not in untrained:
             untrained[run["seed"]] = [accuracy(model, task) for task in sequence]
     learned = lessons
     if shared["method"] == "joint":
@@ -273,8 +276,8 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
         look=sorted({round(steps * part / shared["looks"]) for part in range(shared["looks"] + 1)}) if shared["looks"] else (),
         seeds=[run["seed"] for run in runs],
         after=after,
-        ahead=1,
-        between="nothing" if shared["tuning"] else shared["between"],  # a search asks for the end alone
+        ahead=int(forward),
+        between="nothing" if shared["tuning"] else shared["between"],
         idle_at_first=True,
         optimizer_state={} if shared["carried"] else None,
         label=", ".join(sorted({run["method"] for run in runs})),
@@ -284,11 +287,12 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
     for number, (run, model, penalty) in enumerate(zip(runs, models, penalties, strict=True)):
         result = {
             "matrix": matrices[number].values.tolist(),
-            "untrained": untrained[run["seed"]],
             "looks": looks[number],
             "bytes": bytes_carried(penalty),
             "diverged": lost[number],
         }
+        if forward:
+            result["untrained"] = untrained[run["seed"]]
         if run.get("scenario") == "class":
             result["confusion"] = _confusion(model, sequences[number], classes)
         weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach().cpu()

@@ -198,19 +198,20 @@ def _permuted(tasks, runs):
     q, prior, shapes = beginning([mlp(shared["hidden"], seed=seed).to(device) for seed in seeds])
     strengths = torch.tensor([float(run["strength"]) for run in runs], device=device)
     options = {name: shared[name] for name in ("steps", "batch_size", "learning_rate", "momentum", "schedule")}
-    untrained = {seed: accuracies(q[seeds.index(seed)], shapes, [known[seed]], shared["count"])[0] for seed in known}
+    asked = () if shared["tuning"] else known  # a search asks for the end alone
+    untrained = {seed: accuracies(q[seeds.index(seed)], shapes, [known[seed]], shared["count"])[0] for seed in asked}
     rows = []
     for place in range(shared["count"]):
         now = [sequence[place] for sequence in sequences]
         fit_gaussians(q, prior, now, shapes=shapes, strengths=strengths, seeds=[seed * 1000 + place for seed in seeds], **options)
         prior = q.fixed()
-        tested = not shared["tuning"] or place + 1 == shared["count"]  # a search asks for the end alone
+        tested = not shared["tuning"] or place + 1 == shared["count"]
         rows.append(accuracies(q, shapes, sequences, place + 2 if tested else 0))
     results = []
     for number, (sequence, seed) in enumerate(zip(sequences, seeds, strict=True)):
         result = {
             "matrix": [row[number] for row in rows],
-            "untrained": untrained[seed],
+            "untrained": untrained.get(seed),
             "bytes": sum(values.numel() * values.element_size() for values in vars(prior[number]).values()),
         }
         if not shared["tuning"]:

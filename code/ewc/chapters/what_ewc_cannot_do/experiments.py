@@ -11,7 +11,7 @@ from ewc.in_turn import learn_together
 from ewc.models import mlp
 from ewc.noise import KINDS, curvature_along, direction, divergence, in_use, mean_kl, scales, turned
 from ewc.penalties import EWC
-from ewc.tasks import held_out, split
+from ewc.tasks import held_out, joint, split
 from ewc.together import fit_together
 from ewc.training import accuracy, use_units
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
@@ -117,7 +117,7 @@ def _last(tasks, runs):
         label="the last classes",
         **options,
     )
-    results = []
+    results, everything = [], joint(together)
     for model, first, matrix, kept, run in zip(models, before, matrices, looks, runs, strict=True):
         with torch.no_grad():
             use_units(first, None)
@@ -130,7 +130,7 @@ def _last(tasks, runs):
             "looks": kept,
             "rare": float(rare),
             "rise": _rise(first, model, earlier, old, new),
-            "corrected": [_corrected(model, together, count, run["seed"]) for count in run["examples"]],
+            "corrected": [_corrected(model, together, everything, count, run["seed"]) for count in run["examples"]],
         }
         results.append((result, {}))
     return results
@@ -155,11 +155,11 @@ def _rise(before, after, inputs, old, new):
     return {name: float(change[:, new].mean() - change[:, old].mean()) for name, change in parts.items()}
 
 
-def _corrected(model, tasks, count, seed):
-    """Mean accuracy once the biases of the outputs alone have been trained on `count` images of each class."""
+def _corrected(model, tasks, everything, count, seed):
+    """Mean accuracy once the biases of the outputs alone have been trained on `count` images of each class. everything: the joint task."""
     model = copy.deepcopy(model)
     use_units(model, None)
-    inputs, targets = torch.cat([task.train_inputs for task in tasks]), torch.cat([task.train_targets for task in tasks])
+    inputs, targets = everything.train_inputs, everything.train_targets
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).to(targets.device)
     rows = torch.cat([order[targets[order] == label][:count] for label in targets.unique()])
     with torch.no_grad():
