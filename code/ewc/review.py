@@ -171,7 +171,7 @@ def _fisher(model, inputs):
     def log_p(values, x):
         return functional_call(model, values, (x[None],))[0].log_softmax(-1)
 
-    p = torch.stack([log_p(weights, x).exp() for x in inputs])
+    p = vmap(log_p, (None, 0))(weights, inputs).exp()
     scores = vmap(jacrev(log_p), (None, 0))(weights, inputs)
     return [torch.einsum("nc,nc...->...", p, score**2) / len(inputs) for score in scores.values()]
 

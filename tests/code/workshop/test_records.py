@@ -328,7 +328,7 @@ def test_runs_that_are_trained_side_by_side_give_what_each_gives_alone(tasks, mo
         alone = records.run(MARKED["permuted_tasks"], seed=record.seed, **record.configuration)
         assert alone.key == record.key
         assert alone.together == 1
-        assert alone.result == record.result
+        assert json.dumps(alone.result) == json.dumps(record.result)        # what was not tested is NaN, which equals nothing
         for name, value in alone.tensors.items():
             assert torch.allclose(value, record.tensors[name], atol=1e-6)
 

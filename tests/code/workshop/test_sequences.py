@@ -93,12 +93,18 @@ def test_a_teachers_weight_grows_with_the_tasks_that_it_speaks_for(base, monkeyp
 def test_a_search_is_tested_at_its_end_and_a_run_between_as_it_asks(experiment, base):
     run = {"scenario": "class"} if experiment is sequences.split_tasks else {"count": 5, "batch_size": 20}
     small, known = {**run, "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 2}, {}
+    ahead = {} if experiment is sequences.split_tasks else {"forward": True}        # there it is always so
     for asked in ({"tuning": True}, {"between": "nothing"}, {"between": "own"}, {}):
-        configuration, seed = paper.complete(experiment, {**small, **asked})
+        configuration, seed = paper.complete(experiment, {**small, **ahead, **asked})
         result, _ = experiment([base], seed=seed, **configuration)
         known[str(asked)] = ~torch.tensor(result["matrix"]).isnan()
+        assert len(result.get("untrained", ())) == (0 if asked == {"tuning": True} else 5)
     searched, end, own, every = known.values()
     last = torch.zeros(5, 5, dtype=torch.bool).index_fill_(0, torch.tensor(4), True)
     assert torch.equal(searched, last) and torch.equal(end, last)
     assert torch.equal(own, last | torch.ones(5, 5).triu().tril(1).bool())
     assert torch.equal(every, torch.ones(5, 5).tril(1).bool())
+    if ahead:       # forward transfer asks for what lies ahead, nothing else does
+        configuration, seed = paper.complete(experiment, small)
+        result, _ = experiment([base], seed=seed, **configuration)
+        assert torch.equal(~torch.tensor(result["matrix"]).isnan(), torch.ones(5, 5).tril().bool()) and "untrained" not in result

@@ -8,6 +8,7 @@ import copy
 import warnings
 
 import torch
+from ewc.in_turn import learn_together
 from ewc.models import mlp
 from ewc.penalties import EWC
 from ewc.steps import Capped, Proximal
@@ -17,7 +18,7 @@ from ewc.training import accuracy
 from ewc.workshop.records import FISHER, LEARNING, SPRINGS, depends_on
 from torch.nn.utils import parameters_to_vector
 
-_ROOMS = (*LEARNING, *SPRINGS, *FISHER, "together", "steps")
+_ROOMS = (*LEARNING, *SPRINGS, *FISHER, "together", "in_turn", "steps")
 WAYS = ("explicit", "capped", "proximal", "joint")
 SECOND = {
     "cpu": {"hidden": (100, 100), "steps": 500},
@@ -172,29 +173,26 @@ def _permutations(tasks, runs):
             label="joint",
             **options,
         )
-    penalties = {
-        place: _stepped(EWC(models[place], runs[place]["strength"], anchors="merged"), runs[place]) for place in guarded
-    }
-    examples = torch.linspace(0, len(base.train_targets) - 1, shared["fisher_examples"]).long()
-    for number in range(shared["count"] if guarded else 0):
-        now = [orders[runs[place]["seed"]][number] for place in guarded]
+    after = {place: [accuracy(models[place], task) for task in orders[runs[place]["seed"]]] for place in both}
+    if guarded:
+        own = [EWC(models[place], runs[place]["strength"], anchors="merged", max_examples=shared["fisher_examples"]) for place in guarded]
         with _meant_to_diverge():
-            fit_together(
+            matrices, _ = learn_together(
                 [models[place] for place in guarded],
-                now,
-                penalties=list(penalties.values()),
+                [orders[runs[place]["seed"]] for place in guarded],
+                penalties=[_stepped(guard, runs[place]) for guard, place in zip(own, guarded, strict=True)],
+                seeds=[runs[place]["seed"] for place in guarded],
                 steps=shared["steps"],
-                seeds=[runs[place]["seed"] * 1000 + number for place in guarded],
-                label=f"permutation {number + 1} of {shared['count']}",
+                between="nothing",
+                idle_at_first=True,
+                label="permutations",
                 **options,
             )
-        for place, task in zip(guarded, now, strict=True):
-            if number + 1 < shared["count"] and not diverged(models[place]):
-                penalties[place].consolidate(*task.batch(examples.to(task.train_targets.device)))
+        after |= {place: matrix.values[-1].tolist() for place, matrix in zip(guarded, matrices, strict=True)}
     for place, model in models.items():
         weights = parameters_to_vector(model.parameters()).detach().cpu()
         found[place] = (
-            {"after": [accuracy(model, task) for task in orders[runs[place]["seed"]]], "diverged": diverged(model)},
+            {"after": after[place], "diverged": diverged(model)},
             {f"after {shared['count']}": weights} if runs[place]["seed"] == 0 else {},
         )
     return found

@@ -106,11 +106,13 @@ def test_joint_training_takes_as_many_steps_as_the_others_in_all_and_meets_every
 def test_the_rivals_meet_what_the_others_meet():
     """Without a pull, each is plain descent on the same permutations, from the same weights, in the same order."""
     shared = {"count": 2, "hidden": (4,), "steps": 5, "batch_size": 10, "memory": 5, "seed": 3}
-    plain, _ = permuted_tasks([images("first", 0)], method="plain", **shared)
+    plain, _ = permuted_tasks([images("first", 0)], method="plain", forward=True, **shared)
     for method in rivals.METHODS:
         found, _ = rivals.permuted_rivals([images("first", 0)], method=method, strength=0.0, replay_strength=0.0, **shared)
         torch.testing.assert_close(torch.tensor(found["matrix"]).nan_to_num(), torch.tensor(plain["matrix"]).nan_to_num())
         assert found["untrained"] == plain["untrained"]
+        searched, _ = rivals.permuted_rivals([images("first", 0)], method=method, strength=0.0, replay_strength=0.0, tuning=True, **shared)
+        assert searched["untrained"] is None            # a search asks for the end alone
 
 
 def test_ewc_and_replay_is_the_sum_of_the_two():
