@@ -10,6 +10,7 @@ This file needs torch, and beside it heads.py, scores.py and checks.py. From the
 """
 
 import copy
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ else:  # copied into a folder, without a package
     from checks import checked_number, kept_with, plain_name, plainly_named, unwrapped, without_options
     from heads import all_outputs, check_classes
     from scores import check_logits
+
+
+New = Literal["free", "rivals"]
 
 
 class Distillation:
@@ -40,6 +44,9 @@ class Distillation:
         model: a classifier that returns logits (N, C), of two classes or more.
         strength: λ ≥ 0; the paper uses 1.
         temperature: τ > 0; above 1 it lets the small probabilities count. The paper uses 2.
+        new: what the outputs of new classes are to the old ones. ``"free"``: they take no part in the model's softmax beside the
+            teacher's. ``"rivals"``: that softmax is over all outputs that the model has or is limited to at the moment. The teacher
+            gives the new ones nothing, so they are pushed down on the images of the new task.
 
     Raises:
         ValueError: an argument is not what it may be.
@@ -49,10 +56,13 @@ class Distillation:
 
     needs_inputs = True  # a training loop passes the images of the step to `penalty`
 
-    def __init__(self, model: nn.Module, strength: float = 1.0, *, temperature: float = 2.0):
+    def __init__(self, model: nn.Module, strength: float = 1.0, *, temperature: float = 2.0, new: New = "free"):
         self.model = model
         self.strength = checked_number("strength", strength, lambda value: value >= 0, "a finite number of at least 0")
         self.temperature = checked_number("temperature", temperature, lambda value: value > 0, "a finite number above 0")
+        if new not in get_args(New):
+            raise ValueError(f"new is {new!r}; it may be 'free' or 'rivals'")
+        self.new = new
         self._teacher: nn.Module | None = None
         self._looked_at = False  # whether the teacher has been seen to return logits
         self._heads: list[tuple[int, ...] | None] = []
@@ -80,7 +90,7 @@ class Distillation:
 
         Raises:
             ValueError: model or teacher does not return logits (N, C) of two classes or more, the teacher returns probabilities, or
-                the model has fewer outputs than the teacher.
+                the model has fewer outputs than the teacher; or new is "rivals", and the model is limited to units without the old ones.
         """
         if self._teacher is None:
             return torch.zeros((), device=inputs.device)
@@ -97,11 +107,24 @@ class Distillation:
         total, known = 0, _shared(wanted, found)
         for head in self._heads:
             units = known if head is None else list(head)
-            p, q = (logits[:, units].log_softmax(1) for logits in (wanted, found))
+            p, q = wanted[:, units].log_softmax(1), self._beside(found, units)
             none, least = p.isneginf(), torch.finfo(p.dtype).min  # a class that the teacher rules out adds nothing: p log p is 0 there
             p, q = (each.masked_fill(none, least) for each in (p, q))  # and not 0 times infinity
             total = total + nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
         return self.strength * self.temperature**2 * total
+
+    def _beside(self, found, units):
+        """The model's log-probabilities of these units, among themselves or with the new ones as rivals."""
+        if self.new == "free":
+            return found[:, units].log_softmax(1)
+        chosen = getattr(getattr(unwrapped(self.model), "units", None), "chosen", None)
+        if chosen is None:
+            return found.log_softmax(1)[:, units]
+        if isinstance(chosen, Tensor) or not set(range(found.shape[1])[units] if isinstance(units, slice) else units) <= set(chosen):
+            raise ValueError(
+                f"model.units.chosen is {chosen}; with new='rivals' it must hold the units of the old tasks, {units}, for all examples alike"
+            )
+        return found[:, units] - found[:, list(chosen)].logsumexp(1, keepdim=True)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The teacher's weights and buffers, the units of each head (none for all outputs), and the temperature: a flat dictionary of tensors."""

@@ -72,6 +72,59 @@ def test_the_teacher_is_the_model_after_the_latest_task_in_eval_mode_and_never_l
     assert len(list(model.parameters())) == 6
 
 
+@pytest.mark.parametrize(("old", "chosen"), [((0, 1), (0, 1, 2)), ((2, 0), (0, 1, 2, 3)), ((0, 1), None), (None, None)])
+def test_new_outputs_may_be_rivals_of_the_old_ones(old, chosen):
+    """The divergence of two distributions over all classes in question, the teacher's being 0 on the new ones; by definition."""
+    model = mlp((4,), inputs=4, classes=4, units=True)
+    guard = Distillation(model, 1.7, temperature=2.0, new="rivals")
+    model.units.chosen = old
+    guard.consolidate()
+    teacher = copy.deepcopy(model)
+    teacher.units.chosen = None
+    move(model, 1)
+    model.units.chosen = chosen
+    found = guard.penalty(data(5))
+    model.units.chosen = None
+    all_units, total = range(4), 0.0
+    for x in data(5):
+        wanted, said = teacher(x[None])[0] / 2, model(x[None])[0] / 2
+        p = {unit: wanted[unit].exp() / sum(wanted[each].exp() for each in old or all_units) for unit in old or all_units}
+        q = {unit: said[unit].exp() / sum(said[each].exp() for each in chosen or all_units) for unit in p}
+        total = total + 1.7 * 4 * sum(p[unit] * (p[unit] / q[unit]).log() for unit in p) / len(data(5))
+    torch.testing.assert_close(found, total, rtol=1e-10, atol=0)
+    free = Distillation(model, 1.7, temperature=2.0)
+    free.load_state_dict(guard.state_dict())
+    if chosen is None and old is None:
+        torch.testing.assert_close(free.penalty(data(5)), found)
+    else:
+        assert free.penalty(data(5)) < found      # the rivals have a share that the teacher gives nothing
+
+
+def test_outputs_that_the_model_has_got_since_may_be_rivals_too():
+    guard = Distillation(network(), new="rivals")
+    guard.consolidate()
+    wider = nn.Linear(*reversed(guard.model[-1].weight.shape))
+    wider = nn.Linear(wider.in_features, wider.out_features + 2)
+    with torch.no_grad():
+        wider.weight[:3], wider.bias[:3] = guard.model[-1].weight, guard.model[-1].bias
+    guard.model[-1] = wider
+    given = (guard.model(data(5)).detach() / 2).softmax(1)[:, 3:].sum(1)
+    torch.testing.assert_close(guard.penalty(data(5)), -4 * (1 - given).log().mean())
+
+
+def test_rivals_hold_the_old_units_and_are_the_same_for_every_example():
+    model = mlp((4,), inputs=4, classes=4, units=True)
+    guard = Distillation(model, new="rivals")
+    model.units.chosen = (0, 1)
+    guard.consolidate()
+    for chosen in ((1, 2), torch.zeros(5, 2, dtype=torch.long)):
+        model.units.chosen = chosen
+        with pytest.raises(ValueError, match=r"with new='rivals' it must hold the units of the old tasks, \[0, 1\], for all examples alike"):
+            guard.penalty(data(5))
+    with pytest.raises(ValueError, match="new is 'none'; it may be 'free' or 'rivals'"):
+        Distillation(model, new="none")
+
+
 def test_it_asks_for_the_images_of_the_step():
     assert Distillation.needs_inputs is True
 

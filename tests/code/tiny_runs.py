@@ -43,7 +43,8 @@ TINY = {
     ]
     + [
         {"scenario": "class", "method": "l2", "strength": 1.0, "hidden": (4,), "steps": 3, "padding": 1}
-        | {"normalized": True, "seen": True, "shuffled": True}
+        | {"normalized": True, "seen": True, "shuffled": True},
+        {"scenario": "class", "method": "lwf", "strength": 1.0, "hidden": (4,), "steps": 3, "growing": True, "seen": True, "rivals": True},
     ],
     "overlap_by_layer": [{"square": 8, "strength": 1.0, "hidden": (4, 4), "steps": 3}],
     "second_task": [

@@ -77,7 +77,7 @@ def printed(
     LwF weighs the loss of task t by 1/t and its teacher by 1 − 1/t. Adam does not see a factor that both have: t − 1 beside 1.
     Where each task has outputs of its own, the teacher counts by the mean over them, so that each has 1. What is printed was made
     before the commit 26f00db of May 2019, which summed the divergence over the outputs; until then it was their mean, 1 / `outputs`
-    of that. In scenario "class" their softmax has the new classes in it too, which no configuration of ours has.
+    of that. In scenario "class" their softmax has the new classes in it too, and the outputs become more: `rivals` divides by them.
     """
     return (
         ({**ARGMAX, "anchors": "separate"}, (ewc,)),
@@ -91,7 +91,7 @@ PERMUTED_PRINTED = printed(ewc=500.0, online=1000.0, gamma=0.9, c=5.0, lwf={"gro
 SPLIT_PRINTED = {
     "task": printed(ewc=1e7, online=1e8, gamma=0.8, c=50.0, lwf={}),
     "domain": printed(ewc=1e6, online=1e8, gamma=0.7, c=500.0, lwf={"growing": True}),
-    "class": printed(ewc=1e8, online=1e9, gamma=0.8, c=0.5),
+    "class": printed(ewc=1e8, online=1e9, gamma=0.8, c=0.5, lwf={"growing": True, "rivals": True}, outputs=1),
 }
 SHUFFLES = range(1, 21)  # the seeds of their script, by which it also shuffles the digits before it makes pairs of them
 

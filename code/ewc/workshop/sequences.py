@@ -157,6 +157,7 @@ def split_tasks(
     padding: int = 0,
     normalized: bool = False,
     seen: bool = False,
+    rivals: bool = False,
     hidden: tuple[int, ...] | None = None,
     steps: int | None = None,
     batch_size: int = 128,
@@ -181,6 +182,8 @@ def split_tasks(
         normalized: whether pixels are shifted and scaled to mean 0 and variance 1 (`tasks.normalized`).
         seen: whether the softmax of a lesson is over the outputs of the classes seen so far; in scenario ``"class"`` only. In
             tests it is always over all.
+        rivals: with `seen` and ``"lwf"``, the softmax beside the teacher's has the new classes in it too (`Distillation`'s
+            ``new="rivals"``), and the strength is divided by the number of its classes, as a mean over outputs does.
 
     All other arguments and what is kept as `permuted_tasks` with `forward`; in scenario ``"class"`` also the confusion matrix: in row i,
     column j, how many test images of class i are read as class j after the last task.
@@ -266,6 +269,8 @@ def _learned(runs, sequences, *, classes, lessons=None, units=False):
                 lost[number] = place
             if run.get("growing"):
                 penalty.strength = run["strength"] * (place + 1)
+            if run.get("rivals") and place + 1 < len(learned[number]):
+                penalty.strength /= len(learned[number][place + 1].units)
 
     steps = shared["steps"]
     matrices, looks = learn_together(
@@ -308,6 +313,8 @@ def penalty_of_run(run, model):
     penalty, way = _penalty(run, model), run["way"]
     if run.get("growing") and run["method"] != "lwf":
         raise ValueError(f"growing is True; it needs method 'lwf', not {run['method']!r}")
+    if run.get("rivals") and not (run["method"] == "lwf" and run["seen"] and run["growing"]):
+        raise ValueError(f"rivals is True; it needs method 'lwf', seen and growing, not {run['method']!r}, {run['seen']} and {run['growing']}")
     if way not in WAYS:
         raise ValueError(f"way is {way!r}; it may be one of {', '.join(map(repr, WAYS))}")
     if way == "explicit" or penalty is None:
@@ -338,7 +345,7 @@ def _penalty(run, model):
     if method == "kronecker":
         return KroneckerEWC(model, strength, decay=run["decay"], factors=run["factors"], max_examples=run["fisher_examples"])
     if method == "lwf":
-        return Distillation(model, strength)
+        return Distillation(model, strength, new="rivals" if run.get("rivals") else "free")
     if method == "replay":
         return Replay(model, strength, examples=run["memory"], batch_size=run["batch_size"], seed=run["seed"])
     raise ValueError(f"method is {method!r}; it may be one of {', '.join(map(repr, _USES))}")

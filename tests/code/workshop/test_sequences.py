@@ -89,6 +89,19 @@ def test_a_teachers_weight_grows_with_the_tasks_that_it_speaks_for(base, monkeyp
         sequences.permuted_tasks([base], seed=seed, **{**configuration, "growing": True, "method": "ewc"})
 
 
+def test_a_teacher_beside_whose_classes_new_ones_stand_weighs_as_in_the_printed_code(base, monkeypatch):
+    """There the loss of task t has the weight 1/t and the teacher's, a mean over the 2t outputs, 1 − 1/t: (t − 1) / 2t beside 1."""
+    seen, real = [], sequences.Distillation.penalty
+    monkeypatch.setattr(sequences.Distillation, "penalty", lambda self, x: seen.append((self.strength, self.new)) or real(self, x))
+    run = dict(scenario="class", method="lwf", strength=1.0, hidden=(4,), steps=1, seen=True, growing=True, rivals=True)
+    configuration, seed = paper.complete(sequences.split_tasks, run)
+    sequences.split_tasks([base], seed=seed, **configuration)
+    assert seen[1:] == [(pytest.approx((t - 1) / (2 * t)), "rivals") for t in (2, 3, 4, 5)]
+    for missing in ({"method": "ewc", "growing": False}, {"seen": False}, {"growing": False}):
+        with pytest.raises(ValueError, match="rivals is True; it needs method 'lwf', seen and growing"):
+            sequences.split_tasks([base], seed=seed, **{**configuration, **missing})
+
+
 @pytest.mark.parametrize("experiment", [sequences.permuted_tasks, sequences.split_tasks])
 def test_a_search_is_tested_at_its_end_and_a_run_between_as_it_asks(experiment, base):
     run = {"scenario": "class"} if experiment is sequences.split_tasks else {"count": 5, "batch_size": 20}
