@@ -107,7 +107,8 @@ class Distillation:
         total, known = 0, _shared(wanted, found)
         for head in self._heads:
             units = known if head is None else list(head)
-            p, q = wanted[:, units].log_softmax(1), self._beside(found, units)
+            p = wanted[:, units].log_softmax(1)
+            q = self._beside(found, units)  # the model's, of the same outputs
             none, least = p.isneginf(), torch.finfo(p.dtype).min  # a class that the teacher rules out adds nothing: p log p is 0 there
             p, q = (each.masked_fill(none, least) for each in (p, q))  # and not 0 times infinity
             total = total + nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
