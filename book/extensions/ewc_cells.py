@@ -157,7 +157,18 @@ def inside(table) -> set[str]:
 
 
 def bound(statement) -> set[str]:
-    return {each.get_name() for each in scopes_of(statement).get_symbols() if each.is_assigned() or each.is_imported() or each.is_namespace()}
+    table = scopes_of(statement)
+    own = {each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_imported() or each.is_namespace()}
+    return own | handed_out(table)
+
+
+def handed_out(table) -> set[str]:
+    """What `:=` in comprehensions names: it is a name of the cell, and not of the comprehension."""
+    found = set()
+    for child in table.get_children():
+        if child.get_name() == "genexpr":
+            found |= {each.get_name() for each in child.get_symbols() if each.is_global() and each.is_assigned()} | handed_out(child)
+    return found
 
 
 def givers(page: list[Cell]) -> list[tuple[Cell, str, Cell | None]]:

@@ -65,6 +65,10 @@ def test_pages_with_cells_are_found():
         (["-a = 1", "class C(a):\n    pass"], ["a"]),
         (["-a = 1", "@a\ndef f():\n    pass"], ["a"]),
         (["if (a := 1):\n    a"], []),
+        (["[a := b for b in range(3)]", "a"], []),
+        (["any((a := b) and [c := d for d in {}] for b in {})", "a, c"], []),
+        (["-a = 1", "def f(b):\n    return [a := c for c in b]", "a"], ["a"]),     # there it is a name of the function
+        (["[(lambda: (a := 1))() for b in {}]", "a"], ["a"]),
     ],
 )
 def test_the_check_finds_what_is_kept_from_the_reader(codes, wrong):
