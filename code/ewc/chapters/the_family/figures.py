@@ -10,6 +10,7 @@ from ewc.workshop.drawing import (
     GREEN,
     GREY,
     INK,
+    ON_PAPER,
     ORANGE,
     PURPLE,
     Picture,
@@ -185,10 +186,12 @@ def price(bytes_of: dict[str, float], accuracies: dict[str, Sequence[float]], ke
                 x, y = spots[name]
                 colour, mark = KEEPS[keeps[name]]
                 axes.errorbar(x, y, yerr=_spread(accuracies[name]), color=colour, marker=mark, ms=6, capsize=2, lw=1.2)
-                far = {"arrowstyle": "-", "color": colour, "lw": 0.6} if abs(heights[name] - y) > line / 2 else None
-                place = (x / 1.3, heights[name]) if side == "left" else (1.22 * x, y)
-                axes.annotate(name, (x, y), place, va="center", ha="right" if side == "left" else "left", color=colour,
-                              arrowprops=far, zorder=1)  # fmt: skip
+                # To the left of whatever mark stands at the name's own height.
+                beside = min([x, *(other for other, height in spots.values() if other < x and abs(height - heights[name]) < line)])
+                end = beside / 1.3 if side == "left" else 1.22 * x
+                if abs(heights[name] - y) > line / 2:
+                    axes.plot([end, x], [heights[name], y], color=colour, lw=0.6, zorder=0)
+                axes.text(end, heights[name], name, va="center", ha="right" if side == "left" else "left", color=colour, bbox=ON_PAPER, zorder=1)
         axes.set_xscale("log")
         axes.set_xlim(left / 1.5, max(carried.values()) * 6)
         ticks = [amount for amount in (1e5, 1e6, 1e7, 1e8, 1e9) if 3 * left < amount < 6 * max(carried.values())]
