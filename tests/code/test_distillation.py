@@ -103,10 +103,10 @@ def test_new_outputs_may_be_rivals_of_the_old_ones(old, chosen):
 def test_outputs_that_the_model_has_got_since_may_be_rivals_too():
     guard = Distillation(network(), new="rivals")
     guard.consolidate()
-    wider = nn.Linear(*reversed(guard.model[-1].weight.shape))
-    wider = nn.Linear(wider.in_features, wider.out_features + 2)
+    last = guard.model[-1]
+    wider = nn.Linear(last.in_features, last.out_features + 2)
     with torch.no_grad():
-        wider.weight[:3], wider.bias[:3] = guard.model[-1].weight, guard.model[-1].bias
+        wider.weight[:3], wider.bias[:3] = last.weight, last.bias
     guard.model[-1] = wider
     given = (guard.model(data(5)).detach() / 2).softmax(1)[:, 3:].sum(1)
     torch.testing.assert_close(guard.penalty(data(5)), -4 * (1 - given).log().mean())
