@@ -18,11 +18,11 @@ from torch.overrides import TorchFunctionMode
 
 if __package__:
     from .checks import checked_number, kept_with, plain_name, plainly_named, unwrapped, without_options
-    from .heads import all_outputs, check_classes
+    from .heads import all_outputs, check_classes, chosen_by
     from .scores import check_logits
 else:  # copied into a folder, without a package
     from checks import checked_number, kept_with, plain_name, plainly_named, unwrapped, without_options
-    from heads import all_outputs, check_classes
+    from heads import all_outputs, check_classes, chosen_by
     from scores import check_logits
 
 
@@ -73,7 +73,7 @@ class Distillation:
         Raises:
             ValueError: the units of `model.units` differ from example to example, or are fewer than two.
         """
-        chosen = getattr(getattr(unwrapped(self.model), "units", None), "chosen", None)
+        chosen = chosen_by(unwrapped(self.model))
         if isinstance(chosen, Tensor):
             raise ValueError("model.units.chosen is a tensor with units for each example; a head has one tuple for all")
         head = None if chosen is None else tuple(int(unit) for unit in chosen)
@@ -118,7 +118,7 @@ class Distillation:
         """The model's log-probabilities of these units, among themselves or with the new ones as rivals."""
         if self.new == "free":
             return found[:, units].log_softmax(1)
-        chosen = getattr(getattr(unwrapped(self.model), "units", None), "chosen", None)
+        chosen = chosen_by(unwrapped(self.model))
         if chosen is None:
             return found.log_softmax(1)[:, units]
         if isinstance(chosen, Tensor) or not set(range(found.shape[1])[units] if isinstance(units, slice) else units) <= set(chosen):

@@ -37,18 +37,23 @@ def choose(logits: Tensor, units: Sequence[int] | Tensor | None) -> Tensor:
     return logits[..., places]
 
 
+def chosen_by(model):
+    """The units that the model is limited to at the moment; None where it is to none, or has no `Units`."""
+    return getattr(getattr(model, "units", None), "chosen", None)
+
+
 @contextmanager
 def all_outputs(model):
     """The model with all its outputs, whichever it is limited to at the moment."""
-    units = getattr(model, "units", None)
-    if getattr(units, "chosen", None) is None:
+    chosen = chosen_by(model)
+    if chosen is None:
         yield
         return
-    chosen, units.chosen = units.chosen, None
+    model.units.chosen = None
     try:
         yield
     finally:
-        units.chosen = chosen
+        model.units.chosen = chosen
 
 
 def check_classes(who, logits):

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 if __package__:
     from .checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
-    from .heads import all_outputs, check_classes
+    from .heads import all_outputs, check_classes, chosen_by
     from .scores import check_logits
 else:  # copied into a folder, without a package
     from checks import checked_count, checked_number, kept_with, unwrapped, weight_of, without_options
-    from heads import all_outputs, check_classes
+    from heads import all_outputs, check_classes, chosen_by
     from scores import check_logits
 
 
@@ -80,7 +80,7 @@ class Replay:
         if self.memory and (inputs.shape[1:], targets.shape[1:]) != tuple(kept.shape[1:] for kept in self.memory):
             found = f"inputs has shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}"
             raise ValueError(f"{found}; an example must look as those of earlier tasks, {tuple(self.memory[0].shape[1:])}")
-        units = getattr(getattr(unwrapped(self.model), "units", None), "chosen", None)
+        units = chosen_by(unwrapped(self.model))
         if isinstance(units, Tensor) and len(units) != len(inputs):
             raise ValueError(
                 f"model.units.chosen has {len(units)} rows for {len(inputs)} examples; it must have as many"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from tqdm import tqdm
 
+from .heads import chosen_by
 from .metrics import AccuracyMatrix
 from .passes import passes_of, plain_layers
 from .tasks import Permuted, Task
@@ -303,7 +304,7 @@ def use_units(model, units):
 
 def _chosen_units(model):
     """What `use_units` has set, for one network in a stack of one."""
-    units = getattr(getattr(model, "units", None), "chosen", None)
+    units = chosen_by(model)
     return units[None] if isinstance(units, Tensor) else units
 
 
