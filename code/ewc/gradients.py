@@ -44,12 +44,12 @@ def add_linear(fisher, names, module, square, input_square):
 
 
 def add_squares(total, gradients):
-    """Add Σₙ gₙ² to `total`, (n, *shape) to (*shape): large ones example by example, without fresh memory, which is dear."""
+    """Add Σₙ gₙ² to `total`, (n, *shape) to (*shape): on a CPU large ones example by example, without fresh memory, which is dear there."""
     gradients = gradients.to(total.dtype)
     if gradients.is_sparse:  # an embedding's
         total.index_add_(0, gradients.indices()[1], gradients.values().square())
         return
-    if total.numel() < 2**16:
+    if total.numel() < 2**16 or total.is_cuda:
         total += gradients.square().sum(0)
         return
     for gradient in gradients:

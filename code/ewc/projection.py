@@ -156,7 +156,7 @@ class OrthogonalWeights:
         modules, moments, weights = plainly_named(dict(unwrapped(self.model).named_modules())), {}, {}
         for name, value in without_options(state, guard="OrthogonalWeights").items():
             if name.startswith("weights/"):
-                weights[name.partition("/")[2]] = value.detach().clone()
+                weights[name.partition("/")[2]] = value
                 continue
             layer = modules.get(name)
             if type(layer) is not nn.Linear:
@@ -168,9 +168,11 @@ class OrthogonalWeights:
             if not torch.allclose(value, value.mT, rtol=1e-4, atol=1e-6) or (torch.linalg.eigvalsh(value) < -1e-4 * value.abs().max()).any():
                 raise ValueError(f"state has {name!r}, which is not symmetric and positive semi-definite")
             moments[name] = value.detach().to(layer.weight.device, copy=True)
-        for name in weights:
-            if name.rpartition(".")[0] not in moments:
+        for name, value in weights.items():
+            layer, _, _ = name.rpartition(".")
+            if layer not in moments:
                 raise ValueError(f"state is incomplete: it has the weights of {name!r}, and not what its layer was shown")
+            weights[name] = value.detach().to(moments[layer].device, copy=True)
         self._moments, self._weights = moments, weights
         self._project()
 

@@ -125,7 +125,7 @@ def check_moved(model, terms):
     beside(named(model), terms)
     now, anchor = trainable(model), terms[-1][0] if terms else {}
     known = bool(now) and all(name in anchor and not value.is_meta for name, value in now.items())  # on "meta" there are no values
-    if known and all(torch.equal(value, anchor[name]) for name, value in now.items()):
+    if known and all(torch.equal(value, anchor[name].to(value.device)) for name, value in now.items()):
         raise consolidated_twice()
 
 

@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import bench_layers
 import torch
 from ewc import EWC, diagonal_fisher, fit, fit_together, mlp
 from ewc.tasks import Task
@@ -27,7 +30,7 @@ def drawn(count: int) -> Task:
 
 def works(small: bool) -> dict[str, tuple[int, object]]:
     """By name, how many steps a piece of work takes, and the work."""
-    task = drawn(200 if small else 20_000)
+    task = drawn(200 if small else 60_000)
     steps, count = (2, 2) if small else (100, 18)
     widths = ((8, 8),) if small else ((256, 256), (1000, 1000))
 
@@ -56,6 +59,9 @@ def works(small: bool) -> dict[str, tuple[int, object]]:
     found[f"fit_together, {count} of 2 × {widths[0][0]}, with EWC"] = steps, together
     model, _ = guarded(widths[0])
     found[f"diagonal_fisher, {len(task.train_inputs):,} images"] = 1, lambda: diagonal_fisher(model, task.train_inputs)
+    writer, texts, _ = bench_layers.texts(2 if small else bench_layers.TEXTS)
+    name = f"diagonal_fisher, sampled, {len(texts)} texts in a transformer of 10 million weights"
+    found[name] = 1, lambda: diagonal_fisher(writer, texts, labels="sampled")
     return found
 
 

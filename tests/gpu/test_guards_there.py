@@ -17,6 +17,7 @@ from ewc import (
     mlp,
     split,
 )
+from ewc.checks import OPTIONS
 from ewc.steps import Capped, Proximal
 from small_tasks import blobs
 from whereabouts import assert_alike, assert_on, tensors
@@ -40,8 +41,8 @@ GUARDS = {
     "Proximal Kronecker": lambda model: Proximal(KroneckerEWC(model, 1e3, factors="added"), 0.9),
 }
 # Draws are made by a generator on the CPU, so that they are the same everywhere, and its state is kept with the rest; which units
-# belong to which head are a few whole numbers, and how many tasks there were is one.
-ON_THE_CPU = ("generator", "head/", "Replay.tasks")
+# belong to which head are a few whole numbers, how many tasks there were is one, and how a guard was made is a text.
+ON_THE_CPU = ("generator", "head/", "Replay.tasks", OPTIONS)
 TASKS = split(blobs("six", n=120, features=6, classes=6), 3, scenario="task")
 WAYS = ("fit", "fit_together", "fit_together, one alone")
 
@@ -123,3 +124,18 @@ def test_a_state_from_elsewhere_comes_to_where_the_model_is(name, device):
     before = all_that_it_gives(model, guard, inputs)
     assert any(float(value.abs().max()) > 0 for _, value in tensors(before))
     assert_on(device, all_that_it_gives(model, there, inputs), name)
+
+
+@pytest.mark.filterwarnings("ignore:learning_rate")
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guard_whose_model_moved_goes_on_there(name, device):
+    """Consolidated on the CPU, then the model is taken to the device, learns on, and is consolidated again."""
+    model, guard = guarded(torch.device("cpu"), GUARDS[name], "fit")
+    model.to(device)
+    task = TASKS[1].to(device)
+    if "EWC" in name or name in ("Capped", "Proximal", "Orthogonal weights"):  # these know the weights that they have consolidated
+        with pytest.raises(ValueError, match="consolidated"):
+            guard.consolidate(task.train_inputs, task.train_targets)
+    fit(model, task, penalty=guard, steps=5, batch_size=16, learning_rate=0.02)
+    guard.consolidate(task.train_inputs, task.train_targets)
+    assert_on(device, all_that_it_gives(model, guard, task.test_inputs[:20]), name)
