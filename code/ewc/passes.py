@@ -50,24 +50,28 @@ class Passes:
                     _Layer(weight, weight.mT, bias.unsqueeze(-2), of_weight, of_bias.unsqueeze(-2), bent)
                 )
 
-    def differentiate(self, inputs: Tensor, targets: Tensor, units=None) -> Tensor:
+    def differentiate(self, inputs: Tensor, targets: Tensor, units=None, *, more: float | None = None) -> Tensor:
         """Put the gradients of all losses where they belong, and return the logits (M, B, C).
 
         inputs: (M, B, …). targets: (M, B), class indices. units: as `heads.choose` takes them; None for all outputs.
+        more: the weight of a loss beside the one whose gradients are there: its own are added to them.
         """
+        kept = self.momentum if more is None else 1
         room = self._room(inputs.shape[1])
         passed = [inputs[0].flatten(1) if self.alone else inputs.flatten(2)]
         for layer, output in zip(self.layers, room.outputs, strict=True):
             self.affine(layer.bias, passed[-1], layer.turned, out=output)
             passed.append(output.relu_() if layer.bent else output)
         self._start_backward(room, passed[-1], targets, units)
+        if more is not None:
+            room.slopes[-1].mul_(more)
         for place in reversed(range(len(self.layers))):
             layer, slope, turned = self.layers[place], room.slopes[place], room.turned[place]
             if layer.bent:  # δ where z > 0, else 0: the kernel of ReLU's own backward pass, which needs no mask
                 torch.ops.aten.threshold_backward.grad_input(slope, passed[place + 1], 0, grad_input=slope)
-            if self.momentum:
-                self.affine(layer.of_weight, turned, passed[place], beta=self.momentum, out=layer.of_weight)
-                self.affine(layer.of_bias, room.ones, slope, beta=self.momentum, out=layer.of_bias)
+            if kept:
+                self.affine(layer.of_weight, turned, passed[place], beta=kept, out=layer.of_weight)
+                self.affine(layer.of_bias, room.ones, slope, beta=kept, out=layer.of_bias)
             else:
                 self.product(turned, passed[place], out=layer.of_weight)
                 self.product(room.ones, slope, out=layer.of_bias)

@@ -48,7 +48,7 @@ class Replay:
         self.strength = checked_number("strength", strength, lambda value: value >= 0, "a finite number of at least 0")
         self.examples, self.batch_size = checked_count("examples", examples), checked_count("batch_size", batch_size)
         self._generator = torch.Generator().manual_seed(int(seed))
-        self._tasks, self._looked_at = 0, False  # how many; whether the model has been seen to return logits
+        self._tasks, self._looked_at = 0, False  # how many; whether the model has been seen to return logits for all that is kept
         self._place = self._place_of_the_model()  # when it was last asked
         self.memory: tuple[Tensor, Tensor] | None = None  # inputs and targets, of all tasks
         self.units: Tensor | None = (
@@ -93,28 +93,54 @@ class Replay:
         if self.memory:
             kept = tuple(torch.cat(parts) for parts in zip(self.memory, kept, strict=True))
         self.memory = kept
+        self._looked_at = False
 
     def penalty(self) -> Tensor:
         """λ Σ_tasks mean of −log p(y|x, θ), estimated from one batch of the memory: a scalar, exactly 0 before the first task."""
         self._follow()
         if self.memory is None:
             return torch.zeros((), device=self._place[0])
+        inputs, targets, units = self._drawn()
+        with all_outputs(unwrapped(self.model)):
+            logits = self.model(inputs)
+        check_classes("the model", logits)
+        if not self._looked_at:
+            self._look_at(logits)
+        if units is not None:
+            logits = _of_units(logits, units)
+        return self.strength * self._tasks * nn.functional.cross_entropy(logits, targets)
+
+    def _look_at(self, logits):
+        """What is asked once, when the model first answers after a task: whether it returns logits, and has the classes that are kept."""
+        check_logits(logits)
+        (_, targets), known = self.memory, torch.tensor(logits.shape[1], device=logits.device)
+        if self.units is not None:  # a row of −1 stands for all
+            own = (self.units >= 0).sum(1)
+            known = own.where(own > 0, known)
+        if targets.ndim == 1 and not bool((targets < known).all()):
+            raise ValueError(f"targets runs to {int(targets.max())}; the model has {int(known.min())} classes")
+        # Targets that are probabilities, and units that some examples lack, are left to `penalty`.
+        self._plain = targets.ndim == 1 and (self.units is None or bool((self.units >= 0).all()))
+        self._looked_at = True
+
+    def shown(self) -> tuple[Tensor, Tensor, Tensor | None, float] | None:
+        """The batch of the next call, for a loop that forms gradients by itself: inputs, targets, units and the weight of their mean loss.
+
+        None, and nothing is drawn, where `penalty` has to be asked: first after each task, for what is no plain class index, and where
+        somebody has put another `penalty` in the place of this one.
+        """
+        self._follow()
+        own = type(self).penalty is Replay.penalty and "penalty" not in vars(self)
+        if self.memory is None or not (own and self._looked_at and self._plain):
+            return None
+        return *self._drawn(), self.strength * self._tasks
+
+    def _drawn(self):
+        """A random batch of what is kept: inputs, targets, and units or None."""
         inputs, targets = self.memory
         batch = torch.randint(len(inputs), (self.batch_size,), generator=self._generator)
         batch = batch.to(inputs.device)
-        with all_outputs(unwrapped(self.model)):
-            logits = self.model(inputs[batch])
-        check_classes("the model", logits)
-        if not self._looked_at:
-            check_logits(logits)
-            self._looked_at = True
-        if self.units is not None:
-            logits = _of_units(logits, self.units[batch])
-        try:
-            mean = nn.functional.cross_entropy(logits, targets[batch])
-        except IndexError as error:
-            raise ValueError(f"targets runs to {int(targets.max())}; the model has {logits.shape[1]} classes") from error
-        return self.strength * self._tasks * mean
+        return inputs[batch], targets[batch], None if self.units is None else self.units[batch]
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was kept, how many examples of each task, and the state of the draws, as a flat dictionary of tensors."""
@@ -154,7 +180,7 @@ class Replay:
             self._generator.set_state(state["generator"].cpu())
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"state has a generator that is none: {error}") from error
-        self.memory = (kept["inputs"], kept["targets"]) if kept else None
+        self.memory, self._looked_at = (kept["inputs"], kept["targets"]) if kept else None, False
         self.units = kept.get("units")
         self._tasks = len(kept["inputs"]) // self.examples if kept else 0
 

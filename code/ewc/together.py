@@ -109,7 +109,7 @@ def fit_together(
                         penalty.observe()
                     if penalty is None or explicit.hold(penalty):
                         continue
-                    add_gradient_of(penalty, inputs[place])
+                    add_gradient_of(penalty, inputs[place], stack.passes_of(place, penalty))
             explicit.add_gradient(stack.gradients)
             rate = descent.step()
             implicit.take_step(rate)
@@ -153,7 +153,7 @@ class _Stack:
         for number, own in enumerate(self.parameters):
             for name, parameter in own.items():
                 parameter.data = self.values[name].detach()[number]
-        self.gradients, self.passes = {}, None
+        self.gradients, self.passes, self.own = {}, None, {}
         if layers := all(map(plain_layers, models)) and plain_layers(first):
             self.gradients = {name: torch.zeros_like(value, requires_grad=False) for name, value in self.values.items()}
             values = {name: value.detach() for name, value in self.values.items()}
@@ -177,6 +177,15 @@ class _Stack:
                 leaf.grad = torch.zeros_like(leaf, requires_grad=False)
             self.gradients[name] = leaf.grad.view_as(value)
         self._hand_out()
+
+    def passes_of(self, place, penalty):
+        """The passes of one of the models, if they are written out and it is the one that the penalty holds."""
+        if not self.passes or getattr(penalty, "model", None) is not self.models[place]:
+            return None
+        if place not in self.own:
+            values, gradients = ({name: of[name].detach()[place : place + 1] for name in of} for of in (self.values, self.gradients))
+            self.own[place] = Passes(plain_layers(self.models[place]), values, gradients)
+        return self.own[place]
 
     def _hand_out(self):
         for number, own in enumerate(self.parameters):

@@ -91,7 +91,7 @@ def fit(
             loss.backward()
         else:  # the same gradients, without autograd
             passes.differentiate(inputs[None], targets[None], _chosen_units(model))
-            add_gradient_of(penalty, inputs)
+            add_gradient_of(penalty, inputs, passes if getattr(penalty, "model", None) is model else None)
         rate = descent.step()
         if hasattr(penalty, "after_step"):
             penalty.after_step(rate)
@@ -314,10 +314,16 @@ def only_adds(penalty):
     return not hasattr(penalty, "observe") and (springs or not hasattr(penalty, "add_gradient"))
 
 
-def add_gradient_of(penalty, inputs):
-    """Add the gradient of a penalty to the parameters': by itself where it can do that, else by autograd. None adds nothing."""
+def add_gradient_of(penalty, inputs, passes=None):
+    """Add the gradient of a penalty to the parameters': by itself where it can do that, else by autograd. None adds nothing.
+
+    passes: of the penalty's model, where they are written out: a penalty that is a loss on examples of its own goes the same way.
+    """
     if hasattr(penalty, "add_gradient"):
         penalty.add_gradient()
+    elif passes is not None and hasattr(penalty, "shown") and (shown := penalty.shown()):
+        examples, targets, units, weight = shown
+        passes.differentiate(examples[None], targets[None], units if units is None else units[None], more=weight)
     elif penalty is not None:
         value = penalty_of(penalty, inputs)
         if value.requires_grad:

@@ -511,6 +511,12 @@ def test_a_class_that_the_model_does_not_have_is_named():
     guard.consolidate(torch.randn(2, 3), torch.tensor([0, 7]))
     with pytest.raises(ValueError, match=r"targets runs to 7.*2 classes"):
         guard.penalty()
+    model = mlp((3,), inputs=3, classes=4, units=True)
+    model.units.chosen = (1, 3)
+    guard = Replay(model, examples=2)
+    guard.consolidate(torch.randn(2, 3), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match=r"targets runs to 2.*2 classes"):
+        guard.penalty()
 
 
 def test_examples_of_another_shape_are_not_kept():

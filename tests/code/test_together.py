@@ -427,3 +427,73 @@ def test_images_that_are_made_when_asked_for_are_made_for_no_test(monkeypatch):
     penalties = [EWC(model, 1.0) for model in models]
     learn_together(models, [parts] * 3, penalties=penalties, **QUICK)
     assert len(made) == 1  # the first task's images, to be remembered
+
+
+@pytest.mark.parametrize("scenario", ["domain", "task", "mixed"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_what_replay_shows_goes_the_way_of_the_written_passes_and_is_what_autograd_gives(scenario, optimizer, monkeypatch):
+    """Of "mixed" the first task answers with two outputs and the second with all: there only autograd knows the loss."""
+    lessons = tasks.split(blobs("four", classes=4), 2, scenario="task" if scenario == "mixed" else scenario)
+    if scenario == "mixed":
+        lessons[1] = replace(lessons[1], units=None)
+    shown = []
+    asked = Replay.shown
+
+    def counted(guard):
+        found = asked(guard)
+        shown.append(found is not None)
+        return found
+
+    def weights(together, by_hand):
+        with monkeypatch.context() as patch:
+            patch.setattr(Replay, "shown", counted if by_hand else lambda guard: None)
+            models = [mlp((7,), inputs=4, classes=4, units=scenario != "domain", seed=seed).double() for seed in (0, 1)]
+            guards = [Replay(model, 0.7, examples=9, batch_size=5, seed=3) for model in models]
+            for place, lesson in enumerate([*lessons, lessons[0]]):
+                lesson = replace(lesson, train_inputs=lesson.train_inputs.double())
+                if together:
+                    fit_together(models, [lesson] * 2, penalties=guards, seeds=[place, place + 5], optimizer=optimizer, **QUICK)
+                else:
+                    for number, (model, guard) in enumerate(zip(models, guards, strict=True)):
+                        fit(model, lesson, penalty=guard, seed=place + 5 * number, optimizer=optimizer, **QUICK)
+                for guard in guards:
+                    guard.consolidate(lesson.train_inputs, lesson.train_targets)
+        return torch.cat([parameter.detach().flatten() for model in models for parameter in model.parameters()])
+
+    for together in (False, True):
+        wanted = weights(together, by_hand=False)
+        shown.clear()
+        torch.testing.assert_close(weights(together, by_hand=True), wanted, rtol=1e-9, atol=1e-10)
+        # Of 25 steps the first after a task asks the model what it returns; before a task there is nothing to show.
+        assert sum(shown) == 2 * 2 * 24 * (scenario != "mixed") + 2 * 24 * (scenario == "mixed")
+
+
+class Doubled(Replay):
+    def penalty(self):
+        return 2 * super().penalty()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_replay_whose_penalty_somebody_has_changed_is_asked_for_it(together):
+    def weights(make):
+        model = mlp((5,), inputs=4, seed=0).double()
+        guard = make(model)
+        for place in (0, 1):
+            lesson = blobs("moved", shift=place)
+            lesson = replace(lesson, train_inputs=lesson.train_inputs.double())
+            if together:
+                fit_together([model], [lesson], penalties=[guard], seeds=[place], **QUICK)
+            else:
+                fit(model, lesson, penalty=guard, seed=place, **QUICK)
+            guard.consolidate(lesson.train_inputs, lesson.train_targets)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    def changed(model):
+        guard = Replay(model, 1.0, examples=9, batch_size=5)
+        asked = guard.penalty
+        guard.penalty = lambda: 2 * asked()
+        return guard
+
+    wanted = weights(lambda model: Replay(model, 2.0, examples=9, batch_size=5))
+    for make in (lambda model: Doubled(model, 1.0, examples=9, batch_size=5), changed):
+        torch.testing.assert_close(weights(make), wanted, rtol=1e-9, atol=1e-10)

@@ -48,12 +48,13 @@ def two_tasks(
     batch_size: int = 64,
     learning_rate: float = 0.06,
     momentum: float = 0.9,
+    on_the_way: bool = True,
     seed: int = 0,
 ):
     """After the first task learn the second, with ``"plain"`` descent, ``"l2"`` or ``"ewc"``; the same ten outputs for both.
 
-    Keeps the accuracy matrix, the accuracies on the way through the second task, those of the untrained network, the weights
-    after each task, and for the first seed the weights on the way.
+    Keeps the accuracy matrix, the accuracies on the way through the second task if they are asked for, those of the untrained
+    network, the weights after each task, and for the first seed the weights on the way.
     """
     model = first.model("after 1").to(tasks[0].train_inputs.device)
     makers = {
@@ -67,7 +68,7 @@ def two_tasks(
     weights, looks = {"after 1": first.tensors["after 1"]}, []
 
     def look(step):
-        if step == steps or (step in LOOKS and method != "l2"):  # no page shows L2 on its way
+        if step == steps or (on_the_way and step in LOOKS and method != "l2"):  # no page shows L2 on its way
             looks.append({"task": 1, "step": step, "accuracies": [accuracy(model, task) for task in tasks]})
             if step == steps or seed == 0:
                 weights["after 2" if step == steps else f"step {step}"] = parameters_to_vector(model.parameters()).detach().cpu()

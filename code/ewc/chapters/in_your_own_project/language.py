@@ -20,6 +20,7 @@ from torch import Tensor, nn
 PACKAGES = ("numpy", "sklearn")  # whose authors write whole sentences, and many
 DISTRIBUTIONS = ("numpy", "scikit-learn")
 ALPHABET = "\n" + "".join(sorted(set(string.printable) - set(string.whitespace) | {" "}))
+_NO_WORDS = re.compile(r"[^A-Za-z ,.]")
 _LETTERS = 900_000  # of a text at most: reading them takes seconds, and no lesson on a CPU comes to the end
 
 
@@ -54,8 +55,7 @@ def _prose(source):
     for node in _documented(ast.parse(source)):
         for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
             text = " ".join(paragraph.split())
-            words = sum(letter.isalpha() or letter in " ,." for letter in text)
-            if len(text) > 100 and words > 0.95 * len(text) and text.isascii():
+            if len(text) > 100 and text.isascii() and len(_NO_WORDS.sub("", text)) > 0.95 * len(text):
                 yield text
 
 

@@ -251,11 +251,14 @@ def _disturbed(model, task, way, run):
     used = in_use(model, task.train_inputs)
     null = scales(fisher, "null", share=run["share"], used=used) > 0
 
-    def costs(step):
+    def read(step):
         vector_to_parameters(start + step, model.parameters())
         right = accuracy(model, task)
         vector_to_parameters(start.clone(), model.parameters())
-        return {"divergence": divergence(model, inputs, step), "accuracy": right}
+        return right
+
+    def costs(step):
+        return {"divergence": divergence(model, inputs, step), "accuracy": read(step)}
 
     def forms(step):
         return {"whole": curvature_along(model, inputs, step), "diagonal": float((fisher * step.square()).sum())}
@@ -274,7 +277,7 @@ def _disturbed(model, task, way, run):
     for prior in run["priors"]:
         spread = 1 / (len(task.train_targets) * fisher + prior).sqrt()
         steps = [spread * torch.randn(spread.shape, generator=generator).to(spread.device) for _ in range(run["draws"])]
-        posterior.append({"length": [float(step.norm()) for step in steps], "accuracy": [costs(step)["accuracy"] for step in steps]})
+        posterior.append({"length": [float(step.norm()) for step in steps], "accuracy": [read(step) for step in steps]})
     thrown = [way * (2 * torch.randint(0, 2, way.shape, generator=generator) - 1).to(way.device) for _ in range(run["draws"])]
     return {
         "kinds": kinds,
