@@ -15,7 +15,7 @@ from ewc.workshop import paper, paper_cifar, protocols, sequences
 from tiny_runs import MARKED
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("tests", "profile", "experiments", "protocol", "benchmarks", "book")
+PARTS = ("tests", "experiments", "protocol", "profile", "benchmarks", "book")
 
 
 def script(name):

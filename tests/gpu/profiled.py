@@ -59,7 +59,7 @@ def works(small: bool) -> dict[str, tuple[int, object]]:
     found[f"fit_together, {count} of 2 × {widths[0][0]}, with EWC"] = steps, together
     model, _ = guarded(widths[0])
     found[f"diagonal_fisher, {len(task.train_inputs):,} images"] = 1, lambda: diagonal_fisher(model, task.train_inputs)
-    writer, texts, _ = bench_layers.texts(2 if small else bench_layers.TEXTS)
+    writer, texts, _ = bench_layers.texts(2 if small else bench_layers.AT_ONCE)
     name = f"diagonal_fisher, sampled, {len(texts)} texts in a transformer of 10 million weights"
     found[name] = 1, lambda: diagonal_fisher(writer, texts, labels="sampled")
     return found

@@ -133,9 +133,9 @@ def parts(into: Path, *, small: bool, only: tuple[str, ...]) -> list[Part]:
     missing = [name for name in FOR_THE_BOOK if not _installed(name)]
     found = [
         Part("tests", tests, 150),
-        Part("profile", script("profiled", "--into", into, *["--small"] * small), 60),
         Part("experiments", script("pages", "--into", into, "--seconds", 225, *pages), 240),
         Part("protocol", script("protocol", "--into", into / "paper", "--side-by-side", max(1, (os.cpu_count() or 2) - 2)), 240),
+        Part("profile", script("profiled", "--into", into, *["--small"] * small), 60),
         Part("benchmarks", script("benchmarks", *["--only-load"] * small), 120),
         Part(
             "book", [sys.executable, "-c", BOOK, "build", ".", "--path-output", str(into / "book"), "-n", "--keep-going", "-q"], 300,
