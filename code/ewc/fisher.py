@@ -37,7 +37,7 @@ if __package__:
         uses_of_input,
         uses_of_output,
     )
-    from .gradients import add_linear, add_squares, squared, zeros
+    from .gradients import SumsOfSquares, add_linear, add_squares, squared, zeros
     from .looking import Look
     from .scores import Labels
     from .ways import FromLayers, FromModel, OneByOne
@@ -51,7 +51,7 @@ else:  # copied into a folder, without a package
         uses_of_input,
         uses_of_output,
     )
-    from gradients import add_linear, add_squares, squared, zeros
+    from gradients import SumsOfSquares, add_linear, add_squares, squared, zeros
     from looking import Look
     from scores import Labels
     from ways import FromLayers, FromModel, OneByOne
@@ -98,7 +98,7 @@ def diagonal_fisher(
         targets: N class indices, or what the likelihood has; used by ``"empirical"``, and for the places that do not count.
         samples: labels drawn an example, for ``"sampled"``.
         batch_size: examples in memory at once; None for as many as hold about 8 million numbers on their way, or 4 for each
-            weight where those are more, at most 1,024; on a GPU 67 million, at most 16,384. It changes the speed, not the result.
+            weight where those are more, at most 2,048; on a GPU 67 million, at most 16,384. It changes the speed, not the result.
         forward: ``forward(model, batch)`` returns the outputs, where calling the model with the batch does not.
         generator: source of the draws for ``"sampled"``; None for torch's own.
         progress: whether a line on the terminal says how far a pass of more than two seconds is.
@@ -132,14 +132,15 @@ def diagonal_of(look: Look) -> dict[str, Tensor]:
         names = look.names
         fisher, rooms = {name: zeros(parameter.shape, parameter) for parameter, name in names.items()}, {}
         for reading, scores in look.readings():
-            squares = [zeros(call.output.shape, call.output) for call in reading.closed]
+            squares = SumsOfSquares([call.output for call in reading.closed], rooms)
             for deltas, others in reading.passes(scores):
-                for square, delta in zip(squares, deltas, strict=True):
-                    square.addcmul_(delta, delta)  # E over labels of δ², before the one product with a²
+                squares.add(deltas)  # E over labels of δ², before the one product with a²
                 for gradients in others:
                     for name, gradient in gradients.items():
                         add_squares(fisher[name], gradient)
-            for call, square in zip(reading.closed, squares, strict=True):
+            for call, square in zip(reading.closed, squares.sums, strict=True):
+                if squares.empty:  # no label counts
+                    break
                 add_linear(fisher, names, call.module, square, squared(call.input.detach(), rooms))
     fisher = look.means(fisher)
     for name, value in fisher.items():

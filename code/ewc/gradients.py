@@ -38,7 +38,8 @@ def numbers_at_once(device):
 def add_linear(fisher, names, module, square, input_square):
     """Add Σₙ (δ²)ᵀ(a²), from the two squares (examples, outputs) and (examples, inputs), to what the layer's weight and bias have."""
     if module.weight in names:
-        fisher[names[module.weight]] += square.T @ input_square.to(square.dtype)
+        total = fisher[names[module.weight]]
+        total.addmm_(square.T.to(total.dtype), input_square.to(total.dtype))
     if module.bias is not None and module.bias in names:
         fisher[names[module.bias]] += square.sum(0)
 
@@ -62,6 +63,29 @@ def squared(values, rooms):
     if kind not in rooms:
         rooms[kind] = torch.empty_like(values, memory_format=torch.contiguous_format)
     return torch.mul(values, values, out=rooms[kind])
+
+
+class SumsOfSquares:
+    """Σ δ² of several tensors over the scores, in at least float32, each in a room that is kept for the next batch of this shape."""
+
+    def __init__(self, tensors, rooms):
+        self.sums, self.empty = [], True
+        for place, like in enumerate(tensors):
+            kind = place, like.shape, like.dtype
+            if kind not in rooms:
+                rooms[kind] = zeros(like.shape, like)
+            self.sums.append(rooms[kind])
+
+    def add(self, deltas):
+        """Add the squares of these; the first take the place of what was there."""
+        for total, delta in zip(self.sums, deltas, strict=True):
+            if not self.empty:
+                total.addcmul_(delta, delta)
+            elif delta.dtype == total.dtype:
+                torch.mul(delta, delta, out=total)
+            else:  # squared in the type of the sum
+                total.zero_().addcmul_(delta, delta)
+        self.empty = False
 
 
 def vectorised(calls, several, names):

@@ -17,6 +17,7 @@ else:  # copied into a folder, without a package
 
 Labels = Literal["exact", "sampled", "empirical", "argmax"]
 LABELS = get_args(Labels)
+_AT_ONCE = 2**20  # numbers of columns that are made in one operation
 
 
 def weighted_scores(logits, labels, targets, draws):
@@ -58,11 +59,12 @@ def columns(p):
     tails = p.flip(-1).cumsum(-1).flip(-1)  # q_{j−1}, summed from the last class on: no small one is lost beside a large one
     before, later = tails[:, :-1].clamp(min=least), tails[:, 1:].clamp(min=least)
     weights = p[:, :-1].sqrt() * (tails[:, 1:] / before).sqrt()
-    for j in range(p.shape[1] - 1):
-        column = p / -later[:, j : j + 1]  # (batch, classes) by (batch, 1)
-        column[:, :j] = 0
-        column[:, j] = 1
-        yield column.mul_(weights[:, j : j + 1])
+    later, weights = later.mT[..., None], weights.mT[..., None]  # (classes − 1, batch, 1)
+    k, at_once = torch.arange(p.shape[1], device=p.device), max(1, _AT_ONCE // max(1, p.numel()))
+    for start in range(0, p.shape[1] - 1, at_once):  # several columns in one operation: one for each is work for Python
+        some = slice(start, start + at_once)
+        j = k[:-1][some, None, None]
+        yield from weights[some] * ((k == j).to(p) - (k > j).to(p) * p / later[some])
 
 
 def checked_labels(targets, classes):

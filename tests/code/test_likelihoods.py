@@ -309,3 +309,13 @@ def test_logits_that_are_all_between_0_and_1_are_no_probabilities_for_that():
     model = nn.Linear(4, 2)
     nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
     assert float(diagonal_fisher(model, X, likelihood=Bernoulli())["bias"][0]) == 0.25
+
+
+@pytest.mark.parametrize("labels", ["exact", "empirical"])
+def test_a_batch_in_which_no_target_counts_adds_nothing_of_the_batch_before(labels):
+    torch.manual_seed(0)
+    model, inputs, targets = nn.Linear(4, 3), torch.rand(6, 4), torch.tensor([0, 1, 2, -100, -100, -100])
+    found = diagonal_fisher(model, inputs, targets, labels=labels, batch_size=3)
+    wanted = diagonal_fisher(model, inputs[:3], targets[:3], labels=labels)
+    for name, value in wanted.items():
+        torch.testing.assert_close(2 * found[name], value)

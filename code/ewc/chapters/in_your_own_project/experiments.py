@@ -91,9 +91,10 @@ def learn_english(
     guard.consolidate(inputs)
     seconds = time.perf_counter() - started
     held = {}
-    for name, at_once in (("as many as it takes", None), ("a batch", batch)):
+    # A quarter is some turns, and of more turns it holds no more at once.
+    for name, at_once, some in (("as many as it takes", None, inputs[: examples // 4]), ("a batch", batch, inputs[:batch])):
         with Holding() as holding:
-            EWC(model, labels="sampled", batch_size=at_once, generator=torch.Generator()).consolidate(inputs[:at_once])
+            EWC(model, labels="sampled", batch_size=at_once, generator=torch.Generator()).consolidate(some)
         held[name] = holding.most
     result = {
         "bits": bits(model, count=count),
