@@ -162,6 +162,17 @@ def test_a_benchmark_that_misses_is_said_and_one_that_lacks_its_rival_is_left_ou
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("program", "status"), [("print('MISSED: 4 times as long'); raise SystemExit(1)", 0), ("raise RuntimeError('broken')", 1)])
+def test_on_a_gpu_a_bar_that_is_missed_is_said_and_no_failure_and_a_crash_is_one(program, status, tmp_path, monkeypatch, capsys):
+    benchmarks = script("benchmarks")
+    (tmp_path / "bench_it.py").write_text(program)
+    monkeypatch.setattr(benchmarks, "FOLDER", tmp_path)
+    monkeypatch.setattr(benchmarks.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.py"])
+    assert benchmarks.main() == status
+    assert ("» bench_it: MISSED: 4 times as long" in capsys.readouterr().out) == (status == 0)
+
+
 def test_runs_are_trained_side_by_side_and_one_that_fails_stops_no_other(monkeypatch, tmp_path, capfd):
     protocol = script("protocol")
     # Each leaves a file: two that end at one moment may write over each other's words in what they have in common.
